@@ -1,0 +1,233 @@
+"""HEAR's front end: waveform -> normalised log-mel and log-power frames, without parameters, always in float32.
+
+Shapes: B batch, N samples, T spectrogram frames (10 ms), n = T // 2 encoder frames (20 ms), S samples of a segment.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig
+
+MEL_N_FFT = 1024
+MEL_HOP_LENGTH = MEL_SAMPLING_RATE // 100  # 160 samples = 10 ms
+MEL_WIN_LENGTH = MEL_SAMPLING_RATE // 40  # 400 samples = 25 ms
+MEL_MAX_FREQUENCY = 8_000  # Hz
+LOG_FLOOR = 1e-6
+STD_FLOOR = 1e-6
+FRAMES_PER_SEGMENT = 3_000  # 30 s: an hour's log-power alone would be 740 MB
+
+
+def num_encoder_frames(num_samples, hop_length: int):
+    """Encoder frames (20 ms) of clips of `num_samples`, an `int` or an integer tensor; an odd last hop is dropped."""
+    return (1 + num_samples // hop_length) // 2
+
+
+def frame_mask(lengths: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """True where a frame is valid: lengths (B,) or (B, 1) -> (B, num_frames)."""
+    return torch.arange(num_frames, device=lengths.device) < lengths.view(-1, 1)
+
+
+def htk_mel_filters(num_frequency_bins: int, num_mel_bins: int) -> torch.Tensor:
+    """Triangular mel filters from 0 to 8 kHz, (num_frequency_bins, num_mel_bins).
+
+    The HTK scale, no area normalisation. Worked out in float32 on purpose: so the original's table comes out to the
+    bit, where `transformers.audio_utils.mel_filter_bank` (float64) differs by 1e-5.
+    """
+    frequencies = torch.linspace(0, MEL_MAX_FREQUENCY, num_frequency_bins, device="cpu")
+    top = 2595.0 * math.log10(1.0 + MEL_MAX_FREQUENCY / 700.0)
+    corners = 700.0 * (10.0 ** (torch.linspace(0.0, top, num_mel_bins + 2, device="cpu") / 2595.0) - 1.0)
+    widths = corners.diff()
+    distance = corners - frequencies[:, None]  # (num_frequency_bins, num_mel_bins + 2)
+    rising, falling = -distance[:, :-2] / widths[:-1], distance[:, 2:] / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0)
+
+
+def sinc_resampling_kernel(source: int, target: int, zero_crossings: int = 6, rolloff: float = 0.99) -> torch.Tensor:
+    """Hann-windowed sinc low-pass, one phase a row: (target, 1, 2 * width + source), for rates without common factor.
+
+    Source: J. O. Smith, "Digital Audio Resampling", https://ccrma.stanford.edu/~jos/resample/.
+    """
+    cutoff = min(source, target) * rolloff
+    width = math.ceil(zero_crossings * source / cutoff)
+    taps = torch.arange(-width, width + source, dtype=torch.float64, device="cpu") / source
+    phases = torch.arange(target, dtype=torch.float64, device="cpu") / target
+    crossings = ((taps - phases[:, None]) * cutoff).clamp(-zero_crossings, zero_crossings)
+    window = torch.cos(crossings * math.pi / zero_crossings / 2).square()
+    return (torch.sinc(crossings) * window * cutoff / source).float().unsqueeze(1)
+
+
+@dataclass
+class HEARClips:
+    """The valid samples of a padded batch, less each clip's mean. Padding, on either side, is never read.
+
+    `waveform` is (B, N); `starts`, `lengths` and `means` are (B, 1), or (1, 1) where all clips share them.
+    """
+
+    waveform: torch.Tensor
+    starts: torch.Tensor
+    lengths: torch.Tensor
+    means: torch.Tensor
+
+    @classmethod
+    def from_batch(cls, waveform: torch.Tensor, attention_mask: torch.Tensor | None) -> "HEARClips":
+        if attention_mask is None:
+            lengths = torch.full((1, 1), waveform.shape[1], device=waveform.device)
+            return cls(waveform, torch.zeros_like(lengths), lengths, waveform.mean(-1, keepdim=True))
+        valid = attention_mask.bool()
+        lengths = valid.sum(-1, keepdim=True).clamp(min=1)
+        means = torch.where(valid, waveform, 0.0).sum(-1, keepdim=True) / lengths
+        return cls(waveform, valid.int().argmax(-1, keepdim=True), lengths, means)
+
+    def segment(self, start: int, stop: int) -> torch.Tensor:
+        """Samples start..stop of each clip, (B, S), mirrored at the clip's own ends."""
+        position = torch.arange(start, stop, device=self.waveform.device).abs()
+        position = torch.where(position < self.lengths, position, 2 * (self.lengths - 1) - position).clamp(min=0)
+        return torch.take_along_dim(self.waveform, self.starts + position, dim=1) - self.means
+
+    def resample(self, kernel: torch.Tensor, source: int) -> "HEARClips":
+        """The same clips at another rate, where `kernel` is a `sinc_resampling_kernel` from the rate `source`."""
+        target, _, taps = kernel.shape
+        num_samples = self.waveform.shape[1]
+        width = (taps - source) // 2
+        samples = self.segment(0, num_samples) * frame_mask(self.lengths, num_samples)
+        samples = nn.functional.pad(samples, (width, width + source))
+        phases = nn.functional.conv1d(samples.unsqueeze(1), kernel, stride=source)  # (B, target, S)
+        waveform = phases.transpose(1, 2).flatten(1)[:, : -(-target * num_samples // source)]
+        lengths = -(-target * self.lengths // source)
+        return HEARClips(waveform, torch.zeros_like(lengths), lengths, torch.zeros_like(self.means))
+
+
+class HEARLogPower:
+    """Normalised log-power frames, (B, frames, n_fft // 2 + 1), worked out when they are asked for by a slice."""
+
+    def __init__(self, compute, mean: torch.Tensor, std: torch.Tensor):
+        self.compute, self.mean, self.std = compute, mean, std
+
+    def __getitem__(self, frames: slice) -> torch.Tensor:
+        return (self.compute(frames.start, frames.stop) - self.mean) / (self.std + STD_FLOOR)
+
+
+class HEARSpectrogram(nn.Module):
+    """Waveform -> log-mel, log-power and the mask of the valid encoder frames (paper, section 3.1)."""
+
+    def __init__(self, config: HEARConfig):
+        super().__init__()
+        self.num_mel_bins = config.num_mel_bins
+        self.n_fft, self.hop_length, self.win_length = config.n_fft, config.hop_length, config.win_length
+        common = math.gcd(config.sampling_rate, MEL_SAMPLING_RATE)
+        self.source_rate, self.mel_rate = config.sampling_rate // common, MEL_SAMPLING_RATE // common
+        self.resamples = self.source_rate != self.mel_rate
+        self.shares_stft = not self.resamples and self.n_fft == MEL_N_FFT
+        for name, table in self.tables().items():
+            self.register_buffer(name, table, persistent=False)
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        """The fixed tables by buffer name; `_init_weights` refills the buffers with them."""
+        tables = {
+            "window": torch.hann_window(self.win_length, device="cpu"),
+            "mel_window": torch.hann_window(MEL_WIN_LENGTH, device="cpu"),
+            "mel_filters": htk_mel_filters(MEL_N_FFT // 2 + 1, self.num_mel_bins),
+        }
+        if self.resamples:
+            tables["resampling_kernel"] = sinc_resampling_kernel(self.source_rate, self.mel_rate)
+        return tables
+
+    def _apply(self, fn, recurse=True):
+        # `.half()` and `.to(dtype)` move the tables but must not round them.
+        tables = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, table in tables.items():
+            moved = getattr(self, name)
+            if moved.dtype != table.dtype:
+                setattr(self, name, table.to(moved.device))
+        return self
+
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, HEARLogPower, torch.Tensor | None]:
+        """
+        Args:
+            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): Waveform in [-1, 1].
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 = real sample.
+
+        Returns:
+            log-mel `(batch_size, num_frames, num_mel_bins)`, log-power (to be sliced along its frames), and the mask
+            `(batch_size, num_frames // 2)` of valid encoder frames, or `None` where there was no mask.
+        """
+        with torch.autocast(device_type=input_values.device.type, enabled=False):
+            clips = HEARClips.from_batch(input_values.float(), attention_mask)
+            num_frames = 1 + input_values.shape[1] // self.hop_length
+            frame_lengths = 1 + clips.lengths // self.hop_length
+            log_mel, log_power = self.log_spectra(clips, num_frames, frame_mask(frame_lengths, num_frames))
+        mask = None
+        if attention_mask is not None:
+            mask = frame_mask((frame_lengths // 2).clamp(min=1), num_frames // 2)
+        return log_mel, log_power, mask
+
+    def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple[torch.Tensor, HEARLogPower]:
+        mel_clips = clips.resample(self.resampling_kernel, self.source_rate) if self.resamples else clips
+        mel_frames, power_moments = [], []
+        for start in range(0, num_frames, FRAMES_PER_SEGMENT):
+            stop = min(start + FRAMES_PER_SEGMENT, num_frames)
+            power = self.power(clips, start, stop)
+            mel_power = power if self.shares_stft else self.mel_power(mel_clips, start, stop)
+            mel_frames.append(floored_log(mel_power @ self.mel_filters))
+            log_power = floored_log(power)
+            power_moments.append(frame_moments(log_power))
+
+        log_mel = torch.cat(mel_frames, dim=1) if len(mel_frames) > 1 else mel_frames[0]
+        mean, std = clip_moments(*frame_moments(log_mel), mask)
+        log_mel = (log_mel - mean) / (std + STD_FLOOR)
+
+        def compute(start, stop):
+            if num_frames <= FRAMES_PER_SEGMENT:
+                return log_power[:, start:stop]
+            return floored_log(self.power(clips, start, stop))
+
+        moments = [torch.cat(parts, dim=1) for parts in zip(*power_moments, strict=True)]
+        return log_mel, HEARLogPower(compute, *clip_moments(*moments, mask))
+
+    def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
+        return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
+
+    def mel_power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
+        return power_spectrogram(clips, start, stop, MEL_N_FFT, MEL_HOP_LENGTH, self.mel_window)
+
+
+def power_spectrogram(
+    clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
+) -> torch.Tensor:
+    """|STFT|^2 of the frames start..stop, each centred on its hop: (B, stop - start, n_fft // 2 + 1)."""
+    samples = clips.segment(start * hop_length - n_fft // 2, (stop - 1) * hop_length + n_fft // 2)
+    spectrum = torch.stft(
+        samples, n_fft, hop_length, len(window), window, center=False, onesided=True, return_complex=True
+    )
+    return torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)  # (B, F, T) -> (B, T, F)
+
+
+def floored_log(power: torch.Tensor) -> torch.Tensor:
+    """ln(power + LOG_FLOOR) - ln(LOG_FLOOR): the normalisation takes the shift out again.
+
+    Silence is then exactly 0, and its rounding errors are not blown up by a division by a vanishing deviation.
+    """
+    return (power / LOG_FLOOR).log1p()
+
+
+def frame_moments(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each frame over its bins: (B, T, F) -> twice (B, T)."""
+    variance, mean = torch.var_mean(frames, dim=-1, correction=0)
+    return mean, variance
+
+
+def clip_moments(mean: torch.Tensor, variance: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and population standard deviation of each clip, (B, 1, 1), by the law of total variance.
+
+    Frames hold equally many bins, so a clip's moments follow from its frames' without a second pass over the bins.
+    """
+    weights = mask / mask.sum(-1, keepdim=True)
+    clip_mean = (mean * weights).sum(-1, keepdim=True)
+    clip_variance = ((variance + (mean - clip_mean).square()) * weights).sum(-1, keepdim=True)
+    return clip_mean.unsqueeze(-1), clip_variance.clamp(min=1e-30).sqrt().unsqueeze(-1)
