@@ -1,0 +1,56 @@
+PYTHON ?= python3
+PYTEST_ARGS ?=
+VENV := .venv
+OLDEST := .venv-oldest
+CLEAN := .venv-wheel
+PIP_INSTALL := -m pip install --quiet --no-input --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test test-oldest lint format demo wheel clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+venv: $(VENV)/.installed  ## create .venv with the versions of constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python $(PIP_INSTALL) -c constraints-oldest.txt -e ".[test]"
+	touch $@
+
+test: venv  ## run the tests
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
+	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: venv  ## check style and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: venv  ## mend style and format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+demo: venv  ## fine-tune a small model on spoken words made here, then classify with it
+	$(VENV)/bin/python examples/finetune.py --output_dir runs/demo
+	$(VENV)/bin/python examples/predict.py runs/demo
+
+IMPORT_CHECK := 'import hear_hf; from transformers import AutoConfig; AutoConfig.for_model("hear"); print(hear_hf.__file__)'
+
+# -I keeps the source tree off the path: what is imported is the wheel, with the core dependencies alone.
+wheel: venv  ## build dist/ and import the wheel in an environment of its own
+	rm -rf build dist $(CLEAN)
+	$(VENV)/bin/python -m build --outdir dist
+	$(PYTHON) -m venv $(CLEAN)
+	$(CLEAN)/bin/python $(PIP_INSTALL) --no-compile -c constraints.txt dist/*.whl
+	cd dist && ../$(CLEAN)/bin/python -I -c $(IMPORT_CHECK)
+
+clean:  ## remove environments, builds and caches
+	rm -rf $(VENV) $(OLDEST) $(CLEAN) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

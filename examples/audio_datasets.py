@@ -1,0 +1,462 @@
+"""Labelled audio for the example scripts: from a folder, from tables, from the Hub, or the embedded spoken digits.
+
+Every source gives a `DatasetDict` of undecoded `audio` and a `label`; `decode_audio` turns one entry into samples.
+Files are decoded by soundfile and resampled by soxr; torchcodec, which needs FFmpeg, only serves formats that
+soundfile cannot read.
+"""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import soundfile
+import soxr
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets, load_dataset
+from transformers.hf_argparser import HfArg
+
+from spoken_digits import spoken_digits
+
+AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
+# Beyond any decoder's overshoot: samples this large were never divided by their integer range.
+MAX_PEAK = 16.0
+
+
+@dataclass
+class DataArguments:
+    """
+    Where the labelled clips come from: `dataset_name`, `data_dir` or `train_file`; with none of them, the embedded
+    spoken digits.
+    """
+
+    dataset_name: str | None = HfArg(default=None, help="A dataset of the Hub, or a local copy of one.")
+    dataset_config_name: str | None = HfArg(default=None, help="Its configuration, where it has several.")
+    dataset_revision: str | None = HfArg(default=None, help="Its branch, tag or commit on the Hub.")
+    data_dir: str | None = HfArg(
+        default=None, help="A folder with a sub-folder a class, or with train/, validation/ and test/ above those."
+    )
+    train_file: list[str] | None = HfArg(
+        default=None,
+        help="CSV, TSV, JSON, JSON Lines or parquet files of the training clips. Audio paths are relative to them.",
+    )
+    validation_file: list[str] | None = HfArg(default=None, help="The same for the validation clips.")
+    test_file: list[str] | None = HfArg(default=None, help="The same for the test clips.")
+    train_split_name: str = HfArg(default="train", help="The dataset's split to train on.")
+    validation_split_name: str = HfArg(
+        default="validation", help="Its split to evaluate on while training (valid, val, dev and eval also do)."
+    )
+    test_split_name: str = HfArg(default="test", help="Its split to evaluate on at the end; '' leaves it out.")
+    audio_column_name: str = HfArg(default="audio", help="The column of paths, encoded bytes, or structs of both.")
+    label_column_name: str = HfArg(default="label", help="The column of names, numbers, or lists of them.")
+    group_column: str | None = HfArg(
+        default=None, help="A column (speaker, fold) whose groups the automatic validation split keeps together."
+    )
+    multi_label: bool = HfArg(
+        default=False,
+        help="A clip has any number of labels: a list, or names joined by ';' (both are recognised unasked) or ','.",
+    )
+    validation_share: float = HfArg(
+        default=0.1, help="The share of train to validate on where there is no validation split."
+    )
+    max_train_samples: int | None = HfArg(default=None, help="Train on at most so many clips, drawn at random.")
+    max_eval_samples: int | None = HfArg(
+        default=None, help="Validate and test on at most so many clips each, drawn at random."
+    )
+
+    def __post_init__(self):
+        sources = [name for name in ("dataset_name", "data_dir", "train_file") if getattr(self, name)]
+        if len(sources) > 1:
+            raise ValueError(f"There must be one source of training clips, found: {', '.join(sources)}. Give one.")
+        if (self.validation_file or self.test_file) and not self.train_file:
+            raise ValueError("`validation_file` and `test_file` must come with `train_file`, found none: give it too.")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"`validation_share` must lie between 0 and 1, found: {self.validation_share}")
+
+
+def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
+    """
+    Decodes one clip, averages its channels and resamples it.
+
+    Args:
+        audio (`dict`, `str`, `Path` or `torchcodec.decoders.AudioDecoder`):
+            A dictionary of `bytes` and `path`, one of which may be `None`; a dictionary of `array`, of shape
+            `(num_samples,)` or with a channel axis before or after it, and `sampling_rate`; a path; or a decoder.
+        sampling_rate (`int`):
+            The rate to resample to, in Hz.
+
+    Returns:
+        `np.ndarray` of shape `(num_samples,)`: float32 in [-1, 1].
+
+    Raises:
+        `FileNotFoundError`: The path leads to no file.
+        `ValueError`: The clip cannot be read, is empty, or holds values that are not finite or far outside [-1, 1].
+    """
+    name = "the clip"
+    if hasattr(audio, "get_all_samples"):
+        samples, source_rate = _read_decoder(audio)
+    elif isinstance(audio, dict) and audio.get("array") is not None:
+        samples, source_rate = _read_array(audio["array"]), audio["sampling_rate"]
+    else:
+        path, encoded = (audio.get("path"), audio.get("bytes")) if isinstance(audio, dict) else (audio, None)
+        if path is None and encoded is None:
+            raise ValueError("An audio entry must have `bytes`, a `path` or an `array`, found none of them.")
+        name = str(path or name)
+        samples, source_rate = _read_encoded(encoded, name)
+
+    peak = np.abs(samples).max(initial=0)
+    if samples.size == 0 or not peak <= MAX_PEAK:  # `not <=` catches NaN too
+        found = "no samples" if samples.size == 0 else f"a peak of {peak}"
+        raise ValueError(f"{name} must hold finite samples in [-1, 1], found {found}: leave it out or convert it anew")
+    samples = samples.mean(axis=0)  # (num_channels, num_samples) -> (num_samples,)
+    if source_rate != sampling_rate:
+        samples = soxr.resample(samples, source_rate, sampling_rate)
+    return np.clip(samples, -1, 1).astype(np.float32)
+
+
+def _read_decoder(decoder: Any) -> tuple[np.ndarray, int]:
+    samples = decoder.get_all_samples()
+    return samples.data.numpy(), samples.sample_rate
+
+
+def _read_array(array: Any) -> np.ndarray:
+    array = np.atleast_2d(np.asarray(array))
+    if array.dtype.kind == "i":
+        array = array / -float(np.iinfo(array.dtype).min)
+    # The channel axis is the shorter one.
+    return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32)
+
+
+def _read_encoded(encoded: bytes | None, name: str) -> tuple[np.ndarray, int]:
+    """Reads the bytes or, where they are `None`, the file `name`."""
+    if encoded is None and not Path(name).is_file():
+        raise FileNotFoundError(f"{name} must be an audio file, found none: check the path and the folder it is from.")
+    try:
+        source = name if encoded is None else io.BytesIO(encoded)
+        samples, source_rate = soundfile.read(source, dtype="float32", always_2d=True)
+        return samples.T, source_rate
+    except soundfile.LibsndfileError as error:
+        soundfile_error = error
+    try:
+        from torchcodec.decoders import AudioDecoder
+
+        return _read_decoder(AudioDecoder(name if encoded is None else encoded))
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: it found no FFmpeg either
+        head = (Path(name).read_bytes() if encoded is None else encoded)[:12]
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} must be audio that soundfile or torchcodec reads, found a file that begins {head!r} (soundfile: "
+            f"{soundfile_error.error_string} torchcodec: {reason}). Convert it to wav or flac, or install torchcodec and FFmpeg."
+        ) from error
+
+
+def load_labelled_audio(data_args: DataArguments, seed: int = 0) -> DatasetDict:
+    """
+    Loads labelled clips from the source that `data_args` names.
+
+    Args:
+        data_args (`DataArguments`):
+            The source and its columns.
+        seed (`int`, *optional*, defaults to 0):
+            Decides the automatic validation split, the clips that `max_train_samples` and `max_eval_samples` keep,
+            and the spoken digits.
+
+    Returns:
+        `DatasetDict`: The splits `train`, `validation` and, where there is one, `test`, each with the columns `audio`
+        (`Audio(decode=False)`: pass an entry to `decode_audio`) and `label` (`ClassLabel`, or a list of them with
+        several labels a clip). The names of the classes are those that the training split declares, else its sorted
+        labels.
+
+    Raises:
+        `ValueError`: A column, a label, a file or a split is missing or inconsistent; the message says which.
+    """
+    splits = _load_splits(data_args, seed)
+    groups = None
+    if data_args.group_column is not None and "validation" not in splits:
+        _require_columns(splits["train"], [data_args.group_column], "train", "--group_column")
+        groups = splits["train"][data_args.group_column][:]
+    splits = _encode_labels(splits, data_args.multi_label)
+    rng = np.random.default_rng(seed)
+    if "validation" not in splits:
+        train, validation = _split_indices(splits["train"]["label"][:], groups, data_args.validation_share, rng)
+        splits["validation"] = splits["train"].select(validation)
+        splits["train"] = splits["train"].select(train)
+    for split, dataset in splits.items():
+        limit = data_args.max_train_samples if split == "train" else data_args.max_eval_samples
+        if limit is not None and limit < len(dataset):
+            splits[split] = dataset.select(np.sort(rng.permutation(len(dataset))[:limit]))
+    return DatasetDict({split: splits[split] for split in SPLIT_NAMES if split in splits})
+
+
+def _load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
+    """The source's splits under our names, with `audio`, `label` and whatever other columns there are."""
+    if data_args.dataset_name:
+        splits = _load_hub(data_args)
+    elif data_args.data_dir:
+        return _load_folder(Path(data_args.data_dir))
+    elif data_args.train_file:
+        files = {split: getattr(data_args, f"{split}_file") for split in SPLIT_NAMES}
+        splits = {split: _load_tables(paths, data_args) for split, paths in files.items() if paths}
+    else:
+        return dict(spoken_digits(seed))
+
+    columns = {data_args.audio_column_name: "audio", data_args.label_column_name: "label"}
+    for split, dataset in splits.items():
+        _require_columns(dataset, list(columns), split, "--audio_column_name and --label_column_name")
+        # Columns that are not asked for may already have these names.
+        dataset = dataset.remove_columns(list({"audio", "label"} & set(dataset.column_names) - set(columns)))
+        dataset = dataset.rename_columns({old: new for old, new in columns.items() if old != new})
+        splits[split] = _undecoded(dataset, "audio")
+    return splits
+
+
+def _require_columns(dataset: Dataset, names: list[str], split: str, option: str):
+    missing = [name for name in names if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"The {split} split must have the columns {missing}, found: {dataset.column_names}. Set {option}."
+        )
+
+
+def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
+    try:
+        name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
+        found = load_dataset(name, config, revision=revision)
+    except ImportError as error:
+        raise ImportError(
+            f"{data_args.dataset_name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
+            "Install torchcodec and FFmpeg, or use the Hub's copy: --dataset_revision refs/convert/parquet"
+        ) from error
+    splits = {}
+    for split, names in SPLIT_NAMES.items():
+        name = getattr(data_args, f"{split}_split_name")
+        candidates = names if name == split else (name,)
+        present = [candidate for candidate in candidates if candidate in found]
+        if present:
+            splits[split] = found[present[0]]
+        elif split == "train" or (name and name != split):
+            raise ValueError(
+                f"{data_args.dataset_name} must have the split {name!r}, found: {list(found)}. "
+                f"Name the right one with --{split}_split_name."
+            )
+    return splits
+
+
+def _load_folder(folder: Path) -> dict[str, Dataset]:
+    if not folder.is_dir():
+        raise ValueError(f"--data_dir must be a folder with one sub-folder a class, found none at {folder}")
+    # A class may be called "train"; only a split has folders inside.
+    if not _subfolders(folder / "train"):
+        return {"train": _load_class_folders(folder)}
+    splits = {}
+    for subfolder in _subfolders(folder):
+        split = next((split for split, names in SPLIT_NAMES.items() if subfolder.name in names), None)
+        if split is None or split in splits:
+            raise ValueError(
+                f"Beside train/, {folder} must hold only validation/ (or one of {SPLIT_NAMES['validation'][1:]}) and "
+                f"test/, found: {[path.name for path in _subfolders(folder)]}. Move or rename {subfolder.name}/."
+            )
+        splits[split] = _load_class_folders(subfolder)
+    return splits
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _load_class_folders(folder: Path) -> Dataset:
+    paths, labels = [], []
+    for class_folder in _subfolders(folder):
+        clips = sorted(str(path) for path in class_folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+        if not clips:
+            raise ValueError(
+                f"Each class folder must hold audio files, found none in {class_folder}. Add clips or remove it."
+            )
+        paths += clips
+        labels += [class_folder.name] * len(clips)
+    if not paths:
+        raise ValueError(f"{folder} must hold one sub-folder of audio files a class, found no sub-folder.")
+    return Dataset.from_dict({"audio": paths, "label": labels}).cast_column("audio", Audio(decode=False))
+
+
+def _load_tables(paths: list[str], data_args: DataArguments) -> Dataset:
+    datasets = [_load_table(Path(path), data_args.audio_column_name) for path in paths]
+    for path, dataset in zip(paths, datasets, strict=True):
+        if dataset.features != datasets[0].features:
+            raise ValueError(
+                f"The files of a split must have the same columns, found: {datasets[0].features} in {paths[0]}, "
+                f"{dataset.features} in {path}. Make them equal."
+            )
+    return concatenate_datasets(datasets)
+
+
+def _load_table(path: Path, audio_column: str) -> Dataset:
+    readers = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+    if path.suffix.lower() not in readers or not path.is_file():
+        raise ValueError(f"A table must be an existing file ending in one of {list(readers)}, found: {path}")
+    reader = readers[path.suffix.lower()]
+    if reader == "csv":
+        # As text and without missing values, so that the labels "01" and "none" stay what they are.
+        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        dataset = Dataset.from_dict(table.to_dict("list"))
+    else:
+        dataset = load_dataset(reader, data_files=str(path), split="train")
+    if len(dataset) == 0:
+        raise ValueError(f"{path} must hold clips, found none: fill it or leave it out.")
+    if audio_column not in dataset.column_names:
+        return dataset
+    return _resolve_paths(_undecoded(dataset, audio_column), audio_column, path.parent)
+
+
+def _undecoded(dataset: Dataset, column: str) -> Dataset:
+    feature = dataset.features[column]
+    if feature == Value("large_string"):  # as pandas writes; `Audio` does not take it
+        dataset = dataset.cast_column(column, Value("string"))
+    elif not isinstance(feature, Audio | dict) and feature not in (Value("string"), Value("binary")):
+        raise ValueError(
+            f"{column!r} must hold paths, bytes or structs of both, found {feature}: name another column."
+        )
+    return dataset.cast_column(column, Audio(decode=False))
+
+
+def _resolve_paths(dataset: Dataset, column: str, folder: Path) -> Dataset:
+    """Makes the paths of clips that are not embedded absolute, and checks that they are there."""
+    clips = dataset.data.column(column)
+    if clips.null_count > 0:
+        raise ValueError(f"Each row of {column!r} must hold audio, found {clips.null_count} empty ones: remove them.")
+    if pc.struct_field(clips, "bytes").null_count == 0:
+        return dataset
+    clips = [
+        clip if clip["bytes"] is not None else {"bytes": None, "path": str(folder / (clip["path"] or ""))}
+        for clip in clips.to_pylist()
+    ]
+    missing = [clip["path"] for clip in clips if clip["bytes"] is None and not Path(clip["path"]).is_file()]
+    if missing:
+        raise ValueError(
+            f"The paths in {column!r} must lead to files, absolute or from {folder.resolve()}: {len(missing)} of "
+            f"{len(clips)} do not, the first being {missing[0]}. Move the table beside its audio or correct the paths."
+        )
+    return _undecoded(dataset.remove_columns(column).add_column(column, clips), column)
+
+
+def _encode_labels(splits: dict[str, Dataset], multi_label: bool) -> dict[str, Dataset]:
+    """Gives all splits the same classes, and drops every column but `audio` and `label`."""
+    labels, class_names = {}, {}
+    for split, dataset in splits.items():
+        labels[split], class_names[split] = _named_labels(dataset.features["label"], dataset["label"][:], split)
+    labels = _split_joined_labels(labels, class_names, multi_label)
+    multi_label = multi_label or any(isinstance(label, list) for values in labels.values() for label in values)
+    for split, values in labels.items():
+        if multi_label:
+            labels[split] = [[label] if isinstance(label, str) else label or [] for label in values]
+        elif None in values:
+            raise ValueError(
+                f"Each clip must have a label, found {values.count(None)} of {len(values)} in the {split} split "
+                "without. Remove them, or leave the split out."
+            )
+
+    used = {split: set(chain(*values) if multi_label else values) for split, values in labels.items()}
+    names = class_names["train"] or _sorted_names(used["train"])
+    if len(names) < (1 if multi_label else 2):
+        raise ValueError(f"The train split must have at least two classes, found: {names}")
+    for split, found in used.items():
+        if found - set(names):
+            raise ValueError(
+                f"The {split} split must have only labels of the train split, found also: "
+                f"{sorted(found - set(names))}. Correct or remove them, or add clips of them to train."
+            )
+
+    feature = ClassLabel(names=names)
+    for split, values in labels.items():
+        if multi_label:
+            ids = [[feature.str2int(name) for name in dict.fromkeys(clip)] for clip in values]
+        else:
+            ids = feature.str2int(values)
+        dataset = splits[split].select_columns("audio")
+        splits[split] = dataset.add_column("label", ids, feature=List(feature) if multi_label else feature)
+    return splits
+
+
+def _named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:
+    """Each clip's label by name (`None` where it has none) or list of names, and the classes declared, if any."""
+    item = getattr(feature, "feature", feature)  # of a list
+    dtype = str(getattr(item, "dtype", item))
+    if not dtype.startswith(("string", "large_string", "int", "uint", "bool")):
+        raise ValueError(f"Labels must be strings, integers or lists of them, found in the {split} split: {feature}")
+    declared = item.names if isinstance(item, ClassLabel) else None
+
+    def name(value):
+        if isinstance(value, list):
+            return [name(one) for one in value if name(one) is not None]
+        if value is None or value == "" or (declared and value < 0):  # the Hub's -1: not published
+            return None
+        return declared[value] if declared else str(value)
+
+    return [name(value) for value in values], declared
+
+
+def _split_joined_labels(labels: dict[str, list], class_names: dict[str, Any], multi_label: bool) -> dict[str, list]:
+    """Splits strings such as "dog;cat" into lists, where they are not the declared name of a class."""
+    plain = {split: values for split, values in labels.items() if class_names[split] is None}
+    joined = [split for split, values in plain.items() if not any(isinstance(label, list) for label in values)]
+    if any(label and ";" in label for split in joined for label in labels[split]):
+        delimiter = ";"
+    elif multi_label:
+        delimiter = ","
+    else:
+        return labels
+    parts = {
+        split: [[part.strip() for part in (label or "").split(delimiter) if part.strip()] for label in labels[split]]
+        for split in joined
+    }
+    return labels | parts
+
+
+def _sorted_names(names: set[str]) -> list[str]:
+    try:
+        return sorted(names, key=lambda name: (int(name), name))
+    except ValueError:
+        return sorted(names)
+
+
+def _split_indices(
+    labels: list, groups: list[Hashable] | None, share: float, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """
+    Draws a validation share: of each class (of a clip's rarest one) without groups, of all clips with them, smallest
+    groups first. Every class keeps a clip in train.
+    """
+    clips = [label if isinstance(label, list) else [label] for label in labels]
+    remaining = Counter(chain(*clips))
+    units, strata = defaultdict(list), defaultdict(list)
+    for index in range(len(clips)):
+        units[index if groups is None else groups[index]].append(index)
+    for unit in units.values():
+        stratum = min(clips[unit[0]], key=remaining.__getitem__, default=None) if groups is None else None
+        strata[stratum].append(unit)
+
+    validation = []
+    for members in strata.values():
+        quota = num_wanted = max(1, round(share * sum(map(len, members))))
+        for unit in sorted((members[i] for i in rng.permutation(len(members))), key=len):
+            lost = Counter(chain(*(clips[index] for index in unit)))
+            fits = num_wanted == quota or len(unit) / 2 < num_wanted
+            if fits and all(lost[label] < remaining[label] for label in lost):
+                validation += unit
+                num_wanted -= len(unit)
+                remaining -= lost
+    if not validation:
+        raise ValueError(
+            f"A validation split must leave each class a clip in train, found no way among {len(units)} "
+            f"{'clips' if groups is None else 'groups'} to draw one. Add clips or give a validation split."
+        )
+    return sorted(set(range(len(clips))) - set(validation)), sorted(validation)

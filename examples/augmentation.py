@@ -1,0 +1,77 @@
+"""Augmentation of labelled waveforms: random crop, shift, gain and mixup. SpecAugment is the model's own work.
+
+All draws come from torch's generator, which Trainer seeds and restores when it resumes.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+
+@dataclass
+class AugmentationArguments:
+    """How training clips are varied."""
+
+    max_length_seconds: float | None = field(
+        default=None, metadata={"help": "Train on a random crop of this length of each longer clip."}
+    )
+    random_shift_seconds: float = field(
+        default=0.0, metadata={"help": "Rotate each clip by up to this much, either way; its end comes round."}
+    )
+    random_gain_db: float = field(default=0.0, metadata={"help": "Amplify or attenuate each clip by up to this much."})
+    mixup_alpha: float = field(
+        default=0.0,
+        metadata={"help": "Mix pairs of clips by a share drawn from Beta(alpha, alpha) (arXiv:1710.09412); 0 is off."},
+    )
+
+
+def uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def augment(waveform: np.ndarray, sampling_rate: int, args: AugmentationArguments) -> np.ndarray:
+    """A random crop of one clip, rotated and amplified: (num_samples,) -> (at most num_samples,)."""
+    if args.max_length_seconds is not None:
+        length = int(args.max_length_seconds * sampling_rate)
+        start = int(uniform(0, max(len(waveform) - length, 0) + 1))
+        waveform = waveform[start : start + length]
+    if args.random_shift_seconds > 0:
+        shift = round(uniform(-args.random_shift_seconds, args.random_shift_seconds) * sampling_rate)
+        waveform = np.roll(waveform, shift)
+    if args.random_gain_db > 0:
+        waveform = waveform * np.float32(10 ** (uniform(-args.random_gain_db, args.random_gain_db) / 20))
+    return waveform
+
+
+def mixup(waveforms: list[np.ndarray], targets: np.ndarray, alpha: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """
+    Adds to each clip another of the batch, both at the same level, and mixes their targets by the same shares.
+
+    Args:
+        waveforms (`list[np.ndarray]` of shape `(num_samples,)`): Clips of any lengths. Each keeps its own.
+        targets (`np.ndarray` of shape `(batch_size, num_labels)`): Shares or 0 and 1 per label.
+        alpha (`float`): Shape of the Beta distribution. Small values leave most clips nearly pure.
+
+    Returns:
+        The mixed clips and their targets, of the same shapes.
+    """
+    partners = torch.randperm(len(waveforms)).tolist()
+    shares = torch.distributions.Beta(alpha, alpha).sample((len(waveforms),)).numpy()
+    shares = np.maximum(shares, 1 - shares)  # the clip that gives the length is the louder one
+    mixed = [
+        _blend(_normalise(waveform), _normalise(waveforms[partner]), share)
+        for waveform, partner, share in zip(waveforms, partners, shares, strict=True)
+    ]
+    shares = shares[:, None].astype(np.float32)
+    return mixed, shares * targets + (1 - shares) * targets[partners]
+
+
+def _normalise(waveform: np.ndarray) -> np.ndarray:
+    waveform = waveform - waveform.mean()
+    return waveform / max(np.sqrt(np.mean(waveform**2)), 1e-5) * np.float32(0.05)
+
+
+def _blend(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    second = np.resize(second, len(first)) if len(second) else second  # repeats a shorter partner
+    return (share * first + (1 - share) * second).astype(np.float32)

@@ -1,0 +1,48 @@
+"""Names the sounds in audio files, with any audio classifier and `pipeline("audio-classification")`.
+
+    python examples/predict.py runs/digits one.wav two.flac
+
+Without files it speaks three digits in voices that the demo's training never heard.
+"""
+
+import argparse
+
+from transformers import pipeline
+
+import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
+from audio_datasets import decode_audio
+from spoken_digits import spoken_digits
+
+
+def demo_clips(count: int = 3) -> list[tuple[str, dict]]:
+    """Test clips of different digits in different voices, by a description of what is said."""
+    clips = spoken_digits()["test"].shuffle(seed=0)
+    names, chosen = clips.features["label"], {}
+    for clip in clips:
+        if clip["label"] not in chosen and clip["voice"] not in {other["voice"] for other in chosen.values()}:
+            chosen[clip["label"]] = clip
+        if len(chosen) == count:
+            break
+    return [(f'"{names.int2str(clip["label"])}" by {clip["voice"]}', clip["audio"]) for clip in chosen.values()]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="A folder, or a repository of the Hub.")
+    parser.add_argument("files", nargs="*", help="Audio files; by default three spoken digits.")
+    parser.add_argument("--top_k", type=int, default=3, help="Labels to show for each file (default: 3).")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="Run the code that a repository brings along."
+    )
+    args = parser.parse_args(argv)
+
+    classifier = pipeline("audio-classification", model=args.model, trust_remote_code=args.trust_remote_code)
+    sampling_rate = classifier.feature_extractor.sampling_rate
+    for name, audio in [(file, file) for file in args.files] or demo_clips():
+        clip = {"array": decode_audio(audio, sampling_rate), "sampling_rate": sampling_rate}
+        results = classifier(clip, top_k=args.top_k)
+        print(f"{name}: " + ", ".join(f"{result['label']} {result['score']:.1%}" for result in results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""`examples/finetune.py` on tiny models and tones, end to end, and its parts against plain arithmetic."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import EvalPrediction, pipeline
+
+import finetune
+import hear_hf
+from augmentation import AugmentationArguments, augment, mixup
+from finetune import ClassificationLoss, ModelArguments, balanced_label_weights, freeze, parameter_groups
+from metrics import multi_label_metrics, single_label_metrics
+
+RATE = 16_000
+TINY = (
+    "hidden_size=32,num_hidden_layers=2,intermediate_size=64,task_hidden_size=32,task_intermediate_size=64,"
+    "classifier_proj_size=16"
+)
+QUICK = ["--disable_tqdm", "True", "--config_overrides", TINY, "--learning_rate", "3e-3", "--use_cpu", "True"]
+
+
+def write_tone(path, frequency, seconds=0.3, seed=0):
+    time = np.arange(int(seconds * RATE)) / RATE
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * noise, RATE)
+
+
+@pytest.fixture
+def tones(tmp_path):
+    """Three classes of eight clips of different lengths, one folder a class."""
+    for label, frequency in (("low", 200), ("middle", 1000), ("high", 5000)):
+        for i in range(8):
+            write_tone(tmp_path / "tones" / label / f"{i}.wav", frequency, 0.2 + 0.05 * i, seed=i)
+    return tmp_path / "tones"
+
+
+@pytest.fixture
+def tagged(tmp_path):
+    """A table of clips with any number of the labels `low` and `high`."""
+    rows = ["audio,label"]
+    for i in range(24):
+        labels = [("low", "high"), ("low",), ("high",)][i % 3]
+        write_tone(tmp_path / f"{i}.wav", 300 if labels[0] == "low" else 5000, seed=i)
+        rows.append(f"{i}.wav,{';'.join(labels)}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    return tmp_path / "train.csv"
+
+
+def run(output_dir, *arguments):
+    return finetune.main([*QUICK, "--output_dir", str(output_dir), *map(str, arguments)])
+
+
+def test_a_run_learns_and_leaves_a_folder_that_pipeline_loads(tones, tmp_path):
+    metrics = run(tmp_path / "run", "--data_dir", tones, "--num_train_epochs", 12, "--validation_share", 0.25,
+                  "--per_device_train_batch_size", 6)  # fmt: skip
+    assert metrics["validation_accuracy"] > 0.6
+    classifier = pipeline("audio-classification", model=str(tmp_path / "run"))
+    clip, _ = soundfile.read(tones / "high" / "7.wav", dtype="float32")
+    result = classifier({"array": clip, "sampling_rate": RATE})
+    assert {entry["label"] for entry in result} == {"low", "middle", "high"}
+
+
+def test_a_run_leaves_metrics_plots_and_a_filled_card(tones, tmp_path):
+    run(tmp_path / "run", "--data_dir", tones, "--num_train_epochs", 1, "--mixup_alpha", 0.3)
+    for name in ("training_curve.png", "confusion_matrix.png", "per_label.txt", "preprocessor_config.json"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    card = (tmp_path / "run" / "README.md").read_text()
+    results = json.loads((tmp_path / "run" / "validation_results.json").read_text())
+    assert f"{results['validation_accuracy']:.4f}" in card and "`middle`" in card and "model-index" in card
+    assert "{{" not in card and "{%" not in card and str(tmp_path) not in card
+
+
+def test_several_labels_a_clip_work_end_to_end(tagged, tmp_path):
+    metrics = run(tmp_path / "run", "--train_file", tagged, "--num_train_epochs", 10, "--class_balanced", True,
+                  "--validation_share", 0.25, "--mixup_alpha", 0.2, "--per_device_train_batch_size", 6)  # fmt: skip
+    assert metrics["validation_mean_average_precision"] > 0.6
+    config = hear_hf.HEARConfig.from_pretrained(tmp_path / "run")
+    assert config.problem_type == "multi_label_classification"
+    assert set(config.label2id) == {"low", "high"}
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tones, tmp_path):
+    arguments = ["--data_dir", tones, "--num_train_epochs", 2, "--save_total_limit", 5, "--mixup_alpha", 0.3,
+                 "--load_best_model_at_end", "False"]  # fmt: skip
+    run(tmp_path / "run", *arguments)
+    whole = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run").state_dict()
+    checkpoints = sorted((tmp_path / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert len(checkpoints) == 2
+    shutil.rmtree(checkpoints[1])
+    (tmp_path / "run" / "model.safetensors").unlink()
+    run(tmp_path / "run", *arguments)
+    resumed = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run").state_dict()
+    assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
+
+
+def test_resuming_without_a_checkpoint_is_a_clear_error(tones, tmp_path):
+    with pytest.raises(ValueError, match="needs a checkpoint in .*found none"):
+        run(tmp_path / "run", "--data_dir", tones, "--resume_from_checkpoint", "True")
+
+
+def test_another_set_of_labels_keeps_the_pretrained_acoustic_model(tones, tmp_path):
+    config = hear_hf.HEARConfig(num_labels=7)
+    config.update_from_string(TINY)
+    pretrained = hear_hf.HEARForAudioClassification(config)
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    hear_hf.HEARFeatureExtractor().save_pretrained(tmp_path / "pretrained")
+    run(tmp_path / "run", "--data_dir", tones, "--model_name_or_path", tmp_path / "pretrained", "--freeze",
+        "acoustic_model", "--num_train_epochs", 2, "--per_device_train_batch_size", 6)  # fmt: skip
+    tuned = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run")
+    assert tuned.config.num_labels == 3
+    before, after = pretrained.hear.acoustic_model.state_dict(), tuned.hear.acoustic_model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(pretrained.hear.task_model.qkv_proj.weight, tuned.hear.task_model.qkv_proj.weight)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(tones, tmp_path):
+    run(tmp_path / "run", "--data_dir", tones, "--num_train_epochs", 20, "--early_stopping_patience", 1,
+        "--learning_rate", 0)  # fmt: skip
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    assert state["epoch"] <= 3
+
+
+def test_arguments_may_come_from_a_file(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"output_dir": str(tmp_path), "mixup_alpha": 0.7}))
+    _, _, augmentation_args, training_args = finetune.parse_arguments([str(tmp_path / "run.json")])
+    assert augmentation_args.mixup_alpha == 0.7 and training_args.output_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "frozen"),
+    [
+        ("none", ()),
+        ("feature_encoder", ("hear.acoustic_model.feature_encoder",)),
+        ("acoustic_model", ("hear.acoustic_model",)),
+        ("base_model", ("hear",)),
+    ],
+)
+def test_freezing_stops_just_the_named_part(part, frozen):
+    model = hear_hf.HEARForAudioClassification(hear_hf.HEARConfig(num_hidden_layers=1))
+    freeze(model, part)
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad != name.startswith(tuple(f"{module}." for module in frozen)), name
+
+
+def test_the_acoustic_model_learns_at_its_own_rate_falling_from_layer_to_layer():
+    model = hear_hf.HEARForAudioClassification(hear_hf.HEARConfig(num_hidden_layers=3))
+    training_args = SimpleNamespace(learning_rate=1.0, weight_decay=0.1)
+    groups = parameter_groups(model, ModelArguments(acoustic_learning_rate_scale=0.5, layerwise_learning_rate_decay=0.1), training_args)  # fmt: skip  # noqa: E501
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    layers = model.hear.acoustic_model.layers
+    found = [rates[id(layer.attention.q_proj.weight)] for layer in layers]
+    assert found == pytest.approx([0.005, 0.05, 0.5])
+    assert rates[id(model.hear.acoustic_model.feature_encoder.conv.weight)] == pytest.approx(0.0005)
+    assert rates[id(model.classifier.dense.weight)] == 1.0
+    assert len(rates) == len(list(model.parameters()))
+
+
+def test_biases_and_norms_do_not_decay():
+    model = hear_hf.HEARForAudioClassification(hear_hf.HEARConfig(num_hidden_layers=1))
+    groups = parameter_groups(model, ModelArguments(), SimpleNamespace(learning_rate=1.0, weight_decay=0.1))
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        is_free = name.endswith("bias") or "norm" in name
+        assert decays[id(parameter)] == (0.0 if is_free else 0.1), name
+
+
+def test_the_loss_is_a_mean_over_the_clips_of_the_whole_step():
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = ClassificationLoss(multi_label=False)
+    whole = loss({"logits": logits}, labels)
+    parts = [loss({"logits": logits[part]}, labels[part], num_items_in_batch=6) for part in (slice(0, 4), slice(4, 6))]
+    torch.testing.assert_close(sum(parts), whole)
+    torch.testing.assert_close(whole, torch.nn.functional.cross_entropy(logits, labels))
+
+
+def test_mixed_targets_count_as_one_clip_each():
+    logits, targets = torch.randn(6, 4), torch.rand(6, 4).softmax(-1)
+    loss = ClassificationLoss(multi_label=False)
+    parts = [
+        loss({"logits": logits[part]}, targets[part], num_items_in_batch=24) for part in (slice(0, 5), slice(5, 6))
+    ]
+    torch.testing.assert_close(sum(parts), torch.nn.functional.cross_entropy(logits, targets))
+
+
+def test_balanced_weights_give_each_label_the_same_say():
+    weights = balanced_label_weights([0, 0, 0, 1], num_labels=2, multi_label=False)
+    torch.testing.assert_close(weights, torch.tensor([4 / 6, 2.0]))
+    assert (weights * torch.tensor([3, 1])).sum() == pytest.approx(4)
+
+
+def test_metrics_agree_with_hand_counts_and_need_no_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    logits = np.array([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    scores = single_label_metrics(EvalPrediction(logits, np.array([0, 1, 1, 1])))
+    assert scores["accuracy"] == 0.75
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    tags = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    ranked = np.array([[2.0, -1.0], [2.0, 0.5], [0.0, 1.0], [0.0, 0.1]])  # label 1: right, wrong, right
+    assert multi_label_metrics(EvalPrediction(ranked, tags))["mean_average_precision"] == pytest.approx(
+        (1 + (1 + 2 / 3) / 2) / 2
+    )
+
+
+def test_a_crop_is_a_part_of_the_clip_and_a_shift_only_rotates_it():
+    clip = np.arange(RATE, dtype=np.float32)
+    crop = augment(clip, RATE, AugmentationArguments(max_length_seconds=0.25))
+    assert len(crop) == RATE // 4 and (np.diff(crop) == 1).all()
+    shifted = augment(clip, RATE, AugmentationArguments(random_shift_seconds=0.2))
+    start = int(shifted[0])
+    np.testing.assert_array_equal(shifted, np.roll(clip, -start))
+    assert min(start, RATE - start) <= 0.2 * RATE
+
+
+def test_a_gain_stays_within_its_decibels():
+    clip = np.ones(100, dtype=np.float32)
+    gains = [augment(clip, RATE, AugmentationArguments(random_gain_db=6.0))[0] for _ in range(50)]
+    assert 10 ** (-6 / 20) - 1e-6 <= min(gains) < max(gains) <= 10 ** (6 / 20) + 1e-6
+
+
+def test_mixup_mixes_clips_of_any_length_and_their_targets_alike():
+    clips = [np.random.default_rng(i).normal(size=n).astype(np.float32) for i, n in enumerate((300, 500, 700))]
+    mixed, targets = mixup(clips, np.eye(3, dtype=np.float32), alpha=0.5)
+    assert [len(clip) for clip in mixed] == [300, 500, 700]
+    np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
+    assert (targets.argmax(-1) == np.arange(3)).all()
+    assert all(clip.dtype == np.float32 and np.isfinite(clip).all() for clip in mixed)
+
+
+def test_repeatable_augmentation_follows_the_seed_that_trainer_sets():
+    clip, args = np.arange(RATE, dtype=np.float32), AugmentationArguments(max_length_seconds=0.5, random_gain_db=3)
+    torch.manual_seed(1)
+    first = augment(clip, RATE, args)
+    torch.manual_seed(1)
+    np.testing.assert_array_equal(augment(clip, RATE, args), first)
