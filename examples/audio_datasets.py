@@ -151,8 +151,9 @@ def _read_encoded(encoded: bytes | None, name: str) -> tuple[np.ndarray, int]:
         head = (Path(name).read_bytes() if encoded is None else encoded)[:12]
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{name} must be audio that soundfile or torchcodec reads, found a file that begins {head!r} (soundfile: "
-            f"{soundfile_error.error_string} torchcodec: {reason}). Convert it to wav or flac, or install torchcodec and FFmpeg."
+            f"{name} must be audio that soundfile or torchcodec reads, found a file that begins {head!r} "
+            f"(soundfile: {soundfile_error.error_string} torchcodec: {reason}). Convert it to wav or flac, or install "
+            "torchcodec and FFmpeg."
         ) from error
 
 

@@ -10,9 +10,7 @@ On your own sounds, one folder a class, from a pretrained checkpoint:
 """
 
 import logging
-import re
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -38,6 +36,7 @@ from audio_datasets import DataArguments, decode_audio, load_labelled_audio
 from augmentation import AugmentationArguments, augment, mixup
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from metrics import multi_label_metrics, single_label_metrics
+from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from reporting import report
 
 logger = logging.getLogger(__name__)
@@ -181,63 +180,6 @@ def collate(examples: list[dict], feature_extractor) -> dict[str, torch.Tensor]:
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class ClassificationLoss:
-    """Cross entropy, or binary cross entropy for several labels a clip, of hard or mixed targets.
-
-    A mean over the clips of the whole optimizer step, so that gradient accumulation changes nothing.
-    """
-
-    def __init__(self, multi_label: bool, label_weights: torch.Tensor | None = None, label_smoothing: float = 0.0):
-        self.multi_label, self.label_weights, self.label_smoothing = multi_label, label_weights, label_smoothing
-
-    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
-        logits = outputs["logits"].float()
-        weights = None if self.label_weights is None else self.label_weights.to(logits.device)
-        if self.multi_label:
-            losses = torch.nn.functional.binary_cross_entropy_with_logits(
-                logits, labels, reduction="none", pos_weight=weights
-            ).mean(-1)
-        else:
-            losses = torch.nn.functional.cross_entropy(
-                logits, labels, weight=weights, reduction="none", label_smoothing=self.label_smoothing
-            )
-        labels_per_clip = labels.numel() / len(labels)
-        num_clips = len(labels) if num_items_in_batch is None else num_items_in_batch / labels_per_clip
-        return losses.sum() / num_clips
-
-
-def balanced_label_weights(labels: list, num_labels: int, multi_label: bool) -> torch.Tensor:
-    """Weights of mean 1 over the clips; for several labels a clip, absent over present clips of each label."""
-    counts = Counter(index for label in labels for index in (label if multi_label else [label]))
-    occurrences = torch.tensor([max(counts[index], 1) for index in range(num_labels)], dtype=torch.float32)
-    if multi_label:
-        return ((len(labels) - occurrences) / occurrences).clamp(min=1.0)
-    return len(labels) / (len(counts) * occurrences)
-
-
-def parameter_groups(model: PreTrainedModel, args: ModelArguments, training_args: TrainingArguments) -> list[dict]:
-    """The trainable parameters by learning rate and weight decay: biases and norms do not decay."""
-    num_layers = getattr(model.config, "num_hidden_layers", 0)
-    groups: dict[tuple[float, float], list] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        learning_rate = training_args.learning_rate
-        if "acoustic_model." in name:
-            layer = re.search(r"\.layers\.(\d+)\.", name)
-            depth = num_layers - 1 - int(layer[1]) if layer else num_layers
-            learning_rate *= args.acoustic_learning_rate_scale * args.layerwise_learning_rate_decay**depth
-        decays = parameter.ndim > 1 and not name.endswith("bias")
-        key = (learning_rate, training_args.weight_decay if decays else 0.0)
-        groups.setdefault(key, []).append(parameter)
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
-
-
-def build_optimizer(model: PreTrainedModel, args: ModelArguments, training_args: TrainingArguments):
-    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(training_args, model)
-    return optimizer_class(parameter_groups(model, args, training_args), **settings)
-
-
 def prepare_splits(
     dataset: DatasetDict, sampling_rate: int, augmentation_args: AugmentationArguments
 ) -> dict[str, Dataset]:
@@ -255,21 +197,25 @@ def build_trainer(model, feature_extractor, dataset, prepared, model_args, train
     if training_args.metric_for_best_model in (None, "loss"):
         training_args.metric_for_best_model = "mean_average_precision" if multi_label else "accuracy"
         training_args.greater_is_better = True
+    learning_rate_factors = (model_args.acoustic_learning_rate_scale, model_args.layerwise_learning_rate_decay)
     weights = None
     if training_args.class_balanced:
         weights = balanced_label_weights(dataset["train"]["label"], names.num_classes, multi_label)
-    patience = training_args.early_stopping_patience
+    collator = partial(collate, feature_extractor=feature_extractor)
+    callbacks = [BatchNormCalibration(prepared["train"], collator)]
+    if training_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
     return Trainer(
         model,
         training_args,
-        data_collator=partial(collate, feature_extractor=feature_extractor),
+        data_collator=collator,
         train_dataset=prepared["train"],
         eval_dataset=prepared["validation"],
         processing_class=feature_extractor,
         compute_metrics=multi_label_metrics if multi_label else single_label_metrics,
         compute_loss_func=ClassificationLoss(multi_label, weights, training_args.label_smoothing_factor),
-        optimizers=(build_optimizer(model, model_args, training_args), None),
-        callbacks=[EarlyStoppingCallback(patience)] if patience is not None else None,
+        optimizers=(build_optimizer(model, training_args, *learning_rate_factors), None),
+        callbacks=callbacks,
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from transformers import EvalPrediction, pipeline
 import finetune
 import hear_hf
 from augmentation import AugmentationArguments, augment, mixup
-from finetune import ClassificationLoss, ModelArguments, balanced_label_weights, freeze, parameter_groups
+from finetune import freeze
 from metrics import multi_label_metrics, single_label_metrics
+from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, parameter_groups
 
 RATE = 16_000
 TINY = (
@@ -150,8 +150,7 @@ def test_freezing_stops_just_the_named_part(part, frozen):
 
 def test_the_acoustic_model_learns_at_its_own_rate_falling_from_layer_to_layer():
     model = hear_hf.HEARForAudioClassification(hear_hf.HEARConfig(num_hidden_layers=3))
-    training_args = SimpleNamespace(learning_rate=1.0, weight_decay=0.1)
-    groups = parameter_groups(model, ModelArguments(acoustic_learning_rate_scale=0.5, layerwise_learning_rate_decay=0.1), training_args)  # fmt: skip  # noqa: E501
+    groups = parameter_groups(model, 1.0, 0.1, acoustic_scale=0.5, layerwise_decay=0.1)
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     layers = model.hear.acoustic_model.layers
     found = [rates[id(layer.attention.q_proj.weight)] for layer in layers]
@@ -163,7 +162,7 @@ def test_the_acoustic_model_learns_at_its_own_rate_falling_from_layer_to_layer()
 
 def test_biases_and_norms_do_not_decay():
     model = hear_hf.HEARForAudioClassification(hear_hf.HEARConfig(num_hidden_layers=1))
-    groups = parameter_groups(model, ModelArguments(), SimpleNamespace(learning_rate=1.0, weight_decay=0.1))
+    groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.1)
     decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         is_free = name.endswith("bias") or "norm" in name
@@ -238,3 +237,16 @@ def test_repeatable_augmentation_follows_the_seed_that_trainer_sets():
     first = augment(clip, RATE, args)
     torch.manual_seed(1)
     np.testing.assert_array_equal(augment(clip, RATE, args), first)
+
+
+def test_batch_norm_statistics_are_those_of_the_model_as_it_is_now():
+    clips = [{"input_values": torch.randn(3200), "labels": 0} for _ in range(8)]
+    config = hear_hf.HEARConfig(hidden_dropout=0, activation_dropout=0, attention_dropout=0, task_dropout=0)
+    config.update_from_string(TINY)
+    model = hear_hf.HEARForAudioClassification(config)
+    stack = torch.stack([clip["input_values"] for clip in clips])
+    BatchNormCalibration(clips, lambda batch: {"input_values": stack, "labels": None}, 2).calibrate(model, 4)
+    with torch.no_grad():
+        dense = model.classifier.dense(model.hear(stack).pooler_output)
+    torch.testing.assert_close(model.classifier.batch_norm.running_mean, dense.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.classifier.batch_norm.running_var, dense.var(0), atol=1e-5, rtol=1e-4)
