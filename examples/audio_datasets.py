@@ -1,11 +1,8 @@
 """Labelled audio for the example scripts: from a folder, from tables, from the Hub, or the embedded spoken digits.
 
 Every source gives a `DatasetDict` of undecoded `audio` and a `label`; `decode_audio` turns one entry into samples.
-Files are decoded by soundfile and resampled by soxr; torchcodec, which needs FFmpeg, only serves formats that
-soundfile cannot read.
 """
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -16,8 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
-import soundfile
-import soxr
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets, load_dataset
 from transformers.hf_argparser import HfArg
 
@@ -25,8 +20,6 @@ from spoken_digits import spoken_digits
 
 AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
-# Beyond any decoder's overshoot: samples this large were never divided by their integer range.
-MAX_PEAK = 16.0
 
 
 @dataclass
@@ -78,83 +71,6 @@ class DataArguments:
             raise ValueError("`validation_file` and `test_file` must come with `train_file`, found none: give it too.")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"`validation_share` must lie between 0 and 1, found: {self.validation_share}")
-
-
-def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
-    """
-    Decodes one clip, averages its channels and resamples it.
-
-    Args:
-        audio (`dict`, `str`, `Path` or `torchcodec.decoders.AudioDecoder`):
-            A dictionary of `bytes` and `path`, one of which may be `None`; a dictionary of `array`, of shape
-            `(num_samples,)` or with a channel axis before or after it, and `sampling_rate`; a path; or a decoder.
-        sampling_rate (`int`):
-            The rate to resample to, in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 in [-1, 1].
-
-    Raises:
-        `FileNotFoundError`: The path leads to no file.
-        `ValueError`: The clip cannot be read, is empty, or holds values that are not finite or far outside [-1, 1].
-    """
-    name = "the clip"
-    if hasattr(audio, "get_all_samples"):
-        samples, source_rate = _read_decoder(audio)
-    elif isinstance(audio, dict) and audio.get("array") is not None:
-        samples, source_rate = _read_array(audio["array"]), audio["sampling_rate"]
-    else:
-        path, encoded = (audio.get("path"), audio.get("bytes")) if isinstance(audio, dict) else (audio, None)
-        if path is None and encoded is None:
-            raise ValueError("An audio entry must have `bytes`, a `path` or an `array`, found none of them.")
-        name = str(path or name)
-        samples, source_rate = _read_encoded(encoded, name)
-
-    peak = np.abs(samples).max(initial=0)
-    if samples.size == 0 or not peak <= MAX_PEAK:  # `not <=` catches NaN too
-        found = "no samples" if samples.size == 0 else f"a peak of {peak}"
-        raise ValueError(f"{name} must hold finite samples in [-1, 1], found {found}: leave it out or convert it anew")
-    samples = samples.mean(axis=0)  # (num_channels, num_samples) -> (num_samples,)
-    if source_rate != sampling_rate:
-        samples = soxr.resample(samples, source_rate, sampling_rate)
-    return np.clip(samples, -1, 1).astype(np.float32)
-
-
-def _read_decoder(decoder: Any) -> tuple[np.ndarray, int]:
-    samples = decoder.get_all_samples()
-    return samples.data.numpy(), samples.sample_rate
-
-
-def _read_array(array: Any) -> np.ndarray:
-    array = np.atleast_2d(np.asarray(array))
-    if array.dtype.kind == "i":
-        array = array / -float(np.iinfo(array.dtype).min)
-    # The channel axis is the shorter one.
-    return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32)
-
-
-def _read_encoded(encoded: bytes | None, name: str) -> tuple[np.ndarray, int]:
-    """Reads the bytes or, where they are `None`, the file `name`."""
-    if encoded is None and not Path(name).is_file():
-        raise FileNotFoundError(f"{name} must be an audio file, found none: check the path and the folder it is from.")
-    try:
-        source = name if encoded is None else io.BytesIO(encoded)
-        samples, source_rate = soundfile.read(source, dtype="float32", always_2d=True)
-        return samples.T, source_rate
-    except soundfile.LibsndfileError as error:
-        soundfile_error = error
-    try:
-        from torchcodec.decoders import AudioDecoder
-
-        return _read_decoder(AudioDecoder(name if encoded is None else encoded))
-    except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: it found no FFmpeg either
-        head = (Path(name).read_bytes() if encoded is None else encoded)[:12]
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{name} must be audio that soundfile or torchcodec reads, found a file that begins {head!r} "
-            f"(soundfile: {soundfile_error.error_string} torchcodec: {reason}). Convert it to wav or flac, or install "
-            "torchcodec and FFmpeg."
-        ) from error
 
 
 def load_labelled_audio(data_args: DataArguments, seed: int = 0) -> DatasetDict:

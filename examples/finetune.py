@@ -32,7 +32,8 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from audio_datasets import DataArguments, decode_audio, load_labelled_audio
+from audio_datasets import DataArguments, load_labelled_audio
+from audio_decoding import decode_audio
 from augmentation import AugmentationArguments, augment, mixup
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from metrics import multi_label_metrics, single_label_metrics

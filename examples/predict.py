@@ -10,7 +10,7 @@ import argparse
 from transformers import pipeline
 
 import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
-from audio_datasets import decode_audio
+from audio_decoding import decode_audio
 from spoken_digits import spoken_digits
 
 

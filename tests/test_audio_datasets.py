@@ -15,7 +15,8 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict, List
 from transformers import HfArgumentParser
 
 import audio_datasets
-from audio_datasets import DataArguments, decode_audio, load_labelled_audio
+from audio_datasets import DataArguments, load_labelled_audio
+from audio_decoding import decode_audio
 
 
 def tone(seconds=0.1, sampling_rate=16000, frequency=440.0):
