@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_hear import HEARConfig
 
-WINDOWS_PER_PASS = 16  # bounds the memory of long clips
+WINDOWS_PER_PASS = 8  # bounds the memory of long clips
 MIN_RAMP = 1e-3
 MIN_WINDOW_WEIGHT = 1e-8
 
@@ -81,7 +81,7 @@ class HEARAttention(nn.Module):
             # The least finite number, not -inf: a clip without a valid frame in this window must not become NaN.
             scores = scores.masked_fill(~attention_mask[:, None, None, :], torch.finfo(scores.dtype).min)
 
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+        weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
         probs = nn.functional.dropout(weights, p=self.dropout, training=self.training)
         output = probs @ value + keys_to_distances(probs) @ relative_values
         return self.out_proj(output.transpose(1, 2).flatten(2)), weights
@@ -196,7 +196,8 @@ class HEARAcousticModel(nn.Module):
         """Windows of L frames, the last one shorter, joined by weights that fall and rise where two overlap."""
         batch_size, num_frames = log_mel.shape[0], log_mel.shape[1] // 2
         num_states = len(self.layers) + 1 if output_hidden_states else 1
-        merged, attentions, total = [None] * num_states, [], log_mel.new_zeros(batch_size, num_frames, 1)
+        merged, attentions = [None] * num_states, []
+        total = log_mel.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)  # float16 has no 1e-8
 
         for group in self.window_groups(num_frames):
             stacked = torch.cat([log_mel[:, 2 * window.start : 2 * window.stop] for window in group])
@@ -213,7 +214,7 @@ class HEARAcousticModel(nn.Module):
                     merged[k][:, window] += (weight * state[rows]).to(state.dtype)
 
         total = total.clamp(min=MIN_WINDOW_WEIGHT)
-        return [(state / total).to(state.dtype) for state in merged], list(zip(*attentions, strict=True))
+        return [state.div_(total) for state in merged], list(zip(*attentions, strict=True))
 
     def window_groups(self, num_frames: int) -> list[list[slice]]:
         """The windows that bring new frames, those of full length in groups, a shorter last one by itself."""

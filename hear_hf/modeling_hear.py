@@ -14,7 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention, HEARFeatureEncoder
+from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
 from .configuration_hear import HEARConfig
 from .masking_hear import span_mask
 from .spectrogram_hear import HEARSpectrogram, num_encoder_frames
@@ -106,7 +106,11 @@ class HEARTaskModel(nn.Module):
             bias = bias[:, None, None, :]
         if output_attentions:
             scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-            weights = (scores if bias is None else scores + bias).softmax(-1, dtype=torch.float32).to(value.dtype)
+            weights = (
+                (scores if bias is None else scores + bias)
+                .softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+                .to(value.dtype)
+            )
             attended = self.drop(weights) @ value
         else:
             weights, dropout = None, self.dropout if self.training else 0.0
@@ -114,18 +118,30 @@ class HEARTaskModel(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2)), weights
 
 
-def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    """Mean, maximum and standard deviation over the valid frames, in float32: (B, n, D) -> (B, 3D)."""
-    hidden_states = hidden_states.float()
-    if valid is None:
-        valid = torch.ones_like(hidden_states[..., 0], dtype=torch.bool)
-    weights = valid.unsqueeze(-1)
+def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_length: int) -> torch.Tensor:
+    """Mean, maximum and standard deviation over the valid frames, in float32: (B, n, D) -> (B, 3D).
+
+    Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made.
+    """
+    segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
+    counts, means, maxima, squares = map(
+        torch.stack, zip(*(segment_statistics(*pair) for pair in segments), strict=True)
+    )
+    count = counts.sum(0)
+    mean = (counts * means).sum(0) / count.clamp(min=1)
+    square = (squares + counts * (means - mean).square()).sum(0)
+    deviation = (square / (count - 1).clamp(min=1) + POOLING_EPS).sqrt()
+    return torch.cat([mean, maxima.amax(0), deviation], dim=-1)
+
+
+def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Count (B, 1), and (B, D) each: mean, maximum and sum of squares about the mean of the valid frames."""
+    hidden_states, weights = hidden_states.float(), valid.unsqueeze(-1)
     count = weights.sum(1)
     mean = (hidden_states * weights).sum(1) / count.clamp(min=1)
     maximum = hidden_states.masked_fill(~weights, torch.finfo(hidden_states.dtype).min).amax(1)
     squares = ((hidden_states - mean.unsqueeze(1)).square() * weights).sum(1)
-    deviation = (squares / (count - 1).clamp(min=1) + POOLING_EPS).sqrt()
-    return torch.cat([mean, maximum, deviation], dim=-1)
+    return count, mean, maximum, squares
 
 
 class HEARBatchNorm(nn.BatchNorm1d):
@@ -179,8 +195,8 @@ class HEARPreTrainedModel(PreTrainedModel):
         if isinstance(module, HEARSpectrogram):
             for name, table in module.tables().items():
                 init.copy_(getattr(module, name), table)
-        elif isinstance(module, HEARFeatureEncoder):
-            init.kaiming_normal_(module.conv.weight)
+        elif isinstance(module, nn.Conv1d):
+            init.kaiming_normal_(module.weight)
         elif isinstance(module, HEARAttention):
             init.zeros_(module.content_bias)
             init.zeros_(module.position_bias)
@@ -240,11 +256,8 @@ class HEARModel(HEARPreTrainedModel):
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         self.check_inputs(input_values, attention_mask)
 
-        log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
-        num_frames = log_mel.shape[1] // 2
-        masks = self.frame_masks(valid, mask_time_indices, input_values.shape[0], num_frames)
-        acoustic = self.acoustic_model(
-            log_mel[:, : 2 * num_frames].to(self.dtype), masks, output_attentions, output_hidden_states
+        acoustic, log_power, valid = self.encode(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
         integrated, attentions = self.integrate(acoustic.last_hidden_state, log_power, valid, output_attentions)
         if valid is None:
@@ -252,7 +265,7 @@ class HEARModel(HEARPreTrainedModel):
 
         return HEARModelOutput(
             last_hidden_state=integrated,
-            pooler_output=pool_statistics(integrated, valid).to(integrated.dtype),
+            pooler_output=pool_statistics(integrated, valid, config.max_position_embeddings).to(integrated.dtype),
             acoustic_hidden_states=acoustic.last_hidden_state,
             frame_mask=valid,
             hidden_states=(*acoustic.hidden_states, integrated) if output_hidden_states else None,
@@ -275,6 +288,15 @@ class HEARModel(HEARPreTrainedModel):
                 f"`attention_mask` must have the shape of `input_values`, {tuple(input_values.shape)}, found: "
                 f"{tuple(attention_mask.shape)}. It marks samples, not frames."
             )
+
+    def encode(self, input_values, attention_mask, hidden_time, output_attentions, output_hidden_states):
+        """Front end and acoustic model: the acoustic outputs, the log-power still to be read, and the frame mask."""
+        log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
+        num_frames = log_mel.shape[1] // 2
+        masks = self.frame_masks(valid, hidden_time, input_values.shape[0], num_frames)
+        log_mel = log_mel[:, : 2 * num_frames].to(self.dtype)
+        acoustic = self.acoustic_model(log_mel, masks, output_attentions, output_hidden_states)
+        return acoustic, log_power, valid
 
     def frame_masks(
         self, valid: torch.Tensor | None, hidden_time: torch.Tensor | None, batch_size: int, num_frames: int
@@ -301,13 +323,13 @@ class HEARModel(HEARPreTrainedModel):
 
     def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions):
         """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size)."""
-        num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
+        length = self.config.max_position_embeddings
         outputs, attentions = [], []
-        for start in range(0, num_frames, length):
-            stop = min(start + length, num_frames)
-            spectrum = log_power[2 * start : 2 * stop].to(acoustic_hidden_states.dtype)
-            mixed = self.spectrogram_mixture(acoustic_hidden_states[:, start:stop], spectrum)
-            segment_valid = None if valid is None else valid[:, start:stop]
+        for start in range(0, acoustic_hidden_states.shape[1], length):
+            segment = acoustic_hidden_states[:, start : start + length]
+            spectrum = log_power[2 * start : 2 * (start + segment.shape[1])].to(segment.dtype)
+            mixed = self.spectrogram_mixture(segment, spectrum)
+            segment_valid = None if valid is None else valid[:, start : start + length]
             output, weights = self.task_model(mixed, segment_valid, output_attentions)
             outputs.append(output)
             attentions.append(weights)

@@ -36,9 +36,11 @@ def htk_mel_filters(num_frequency_bins: int, num_mel_bins: int) -> torch.Tensor:
     The HTK scale, no area normalisation. Worked out in float32 on purpose: so the original's table comes out to the
     bit, where `transformers.audio_utils.mel_filter_bank` (float64) differs by 1e-5.
     """
-    frequencies = torch.linspace(0, MEL_MAX_FREQUENCY, num_frequency_bins, device="cpu")
+    frequencies = torch.linspace(0, MEL_MAX_FREQUENCY, num_frequency_bins, dtype=torch.float32, device="cpu")
     top = 2595.0 * math.log10(1.0 + MEL_MAX_FREQUENCY / 700.0)
-    corners = 700.0 * (10.0 ** (torch.linspace(0.0, top, num_mel_bins + 2, device="cpu") / 2595.0) - 1.0)
+    corners = 700.0 * (
+        10.0 ** (torch.linspace(0.0, top, num_mel_bins + 2, dtype=torch.float32, device="cpu") / 2595.0) - 1.0
+    )
     widths = corners.diff()
     distance = corners - frequencies[:, None]  # (num_frequency_bins, num_mel_bins + 2)
     rising, falling = -distance[:, :-2] / widths[:-1], distance[:, 2:] / widths[1:]
@@ -127,8 +129,8 @@ class HEARSpectrogram(nn.Module):
     def tables(self) -> dict[str, torch.Tensor]:
         """The fixed tables by buffer name; `_init_weights` refills the buffers with them."""
         tables = {
-            "window": torch.hann_window(self.win_length, device="cpu"),
-            "mel_window": torch.hann_window(MEL_WIN_LENGTH, device="cpu"),
+            "window": torch.hann_window(self.win_length, dtype=torch.float32, device="cpu"),
+            "mel_window": torch.hann_window(MEL_WIN_LENGTH, dtype=torch.float32, device="cpu"),
             "mel_filters": htk_mel_filters(MEL_N_FFT // 2 + 1, self.num_mel_bins),
         }
         if self.resamples:
@@ -178,17 +180,16 @@ class HEARSpectrogram(nn.Module):
             log_power = floored_log(power)
             power_moments.append(frame_moments(log_power))
 
-        log_mel = torch.cat(mel_frames, dim=1) if len(mel_frames) > 1 else mel_frames[0]
-        mean, std = clip_moments(*frame_moments(log_mel), mask)
-        log_mel = (log_mel - mean) / (std + STD_FLOOR)
+        mean, std = clip_moments(*cat_moments(map(frame_moments, mel_frames)), mask)
+        # Popped, so that an hour's frames are not held twice.
+        log_mel = torch.cat([(mel_frames.pop(0) - mean) / (std + STD_FLOOR) for _ in power_moments], dim=1)
 
         def compute(start, stop):
             if num_frames <= FRAMES_PER_SEGMENT:
                 return log_power[:, start:stop]
             return floored_log(self.power(clips, start, stop))
 
-        moments = [torch.cat(parts, dim=1) for parts in zip(*power_moments, strict=True)]
-        return log_mel, HEARLogPower(compute, *clip_moments(*moments, mask))
+        return log_mel, HEARLogPower(compute, *clip_moments(*cat_moments(power_moments), mask))
 
     def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
@@ -220,6 +221,10 @@ def frame_moments(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of each frame over its bins: (B, T, F) -> twice (B, T)."""
     variance, mean = torch.var_mean(frames, dim=-1, correction=0)
     return mean, variance
+
+
+def cat_moments(segments) -> list[torch.Tensor]:
+    return [torch.cat(parts, dim=1) for parts in zip(*segments, strict=True)]
 
 
 def clip_moments(mean: torch.Tensor, variance: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,64 @@
+"""Time and memory of classifying long clips with the published size, on the CPU.
+
+    python benchmarks/long_audio.py --minutes 1 10 60
+
+Each length runs in a process of its own. Memory is the peak over the whole call, the waveform included, above what the
+process held once the model was loaded.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+
+from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+
+SAMPLING_RATE = 16_000
+MIB = 1024  # ru_maxrss counts KiB on Linux
+
+
+def measure(minutes: float) -> tuple[float, float]:
+    """Seconds to classify noise of that length, and MiB above the loaded model."""
+    model, feature_extractor = HEARForAudioClassification(HEARConfig(num_labels=50)).eval(), HEARFeatureExtractor()
+    generator = np.random.default_rng(0)
+    short = generator.standard_normal(SAMPLING_RATE, dtype=np.float32)
+    with torch.no_grad():
+        model(**feature_extractor(short, sampling_rate=SAMPLING_RATE, return_tensors="pt"))  # load the kernels too
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    waveform = generator.standard_normal(int(60 * minutes * SAMPLING_RATE), dtype=np.float32)
+    start = time.perf_counter()
+    with torch.no_grad():
+        inputs = feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+        logits = model(**inputs).logits
+    seconds = time.perf_counter() - start
+    if not logits.isfinite().all():
+        raise RuntimeError(f"The logits of {minutes} minutes must be finite, found: {logits}.")
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / MIB
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60], help="Lengths to classify.")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1).")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if len(args.minutes) == 1:
+        seconds, memory = measure(args.minutes[0])
+        rate = seconds / (60 * args.minutes[0])
+        print(f"{args.minutes[0]:>8g} {seconds:>10.2f} {rate:>10.4f} {memory:>10.0f}", flush=True)
+        return
+    print(
+        f" minutes    seconds        RTF  extra MiB   ({args.threads} threads, torch {torch.__version__})", flush=True
+    )
+    for minutes in args.minutes:
+        command = [sys.executable, __file__, "--threads", str(args.threads), "--minutes", str(minutes)]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Small models and clips that several test files share."""
+
+import torch
+
+from golden import golden_model
+from hear_hf import HEARForAudioClassification
+
+# The small model of `fixtures/`. The sizes all differ, so that no two can be taken for one another.
+SMALL = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "window_length": 30,
+    "window_overlap": 6,
+    "task_hidden_size": 56,
+    "task_intermediate_size": 112,
+    "max_position_embeddings": 150,
+    "classifier_proj_size": 20,
+    "num_labels": 7,
+}
+
+
+def small_model(**changes) -> HEARForAudioClassification:
+    return golden_model(**SMALL | changes)
+
+
+def noise(num_samples: int, seed: int = 0) -> torch.Tensor:
+    """A clip of noise whose loudness drifts, (num_samples,)."""
+    generator = torch.Generator().manual_seed(seed)
+    loudness = torch.linspace(0.02, 0.3, num_samples) * (1 + seed % 3)
+    return torch.randn(num_samples, generator=generator) * loudness
+
+
+def samples_of(num_frames: int) -> int:
+    """The fewest samples that make so many encoder frames at 16 kHz."""
+    return 320 * num_frames - 160
+
+
+def ragged_batch(clips: list[torch.Tensor], side: str = "right", fill: float | str = "noise"):
+    """Pads clips to the longest, with huge noise or another `fill`: waveforms and mask, (batch_size, num_samples)."""
+    length = max(len(clip) for clip in clips)
+    generator = torch.Generator().manual_seed(1)
+    waveform = 1e4 * torch.randn(len(clips), length, generator=generator)
+    if fill != "noise":
+        waveform.fill_(fill)
+    mask = torch.zeros(len(clips), length, dtype=torch.long)
+    for row, clip in enumerate(clips):
+        place = slice(length - len(clip), length) if side == "left" else slice(0, len(clip))
+        waveform[row, place], mask[row, place] = clip, 1
+    return waveform, mask

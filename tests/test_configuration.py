@@ -1,0 +1,103 @@
+"""HEARConfig: published size, refusals, round trips, and the fields that every Transformers config has."""
+
+import json
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+import hear_hf
+from hear_hf import HEARConfig, HEARForAudioClassification
+from hear_hf.configuration_hear import AUTO_MAP
+
+
+def test_defaults_give_the_published_size():
+    with torch.device("meta"):
+        model = HEARForAudioClassification(HEARConfig(num_labels=50))
+    assert model.num_parameters() == 15_097_394
+
+
+def test_every_field_survives_a_round_trip(tmp_path, config):
+    config.update({"mask_time_prob": 0.25, "apply_spec_augment": True, "sampling_rate": 32_000, "n_fft": 2048})
+    config.save_pretrained(tmp_path)
+    loaded = HEARConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict() | {"_name_or_path": loaded._name_or_path}
+
+
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [
+        ({"hidden_size": 50, "num_attention_heads": 4}, ["hidden_size=50", "num_attention_heads=4"]),
+        ({"task_hidden_size": 50}, ["task_hidden_size=50", "task_num_attention_heads=4"]),
+        ({"window_length": 30, "window_overlap": 30}, ["window_length=30", "window_overlap=30"]),
+        ({"window_overlap": -1}, ["window_overlap=-1", "window_length=300"]),
+        ({"n_fft": 512, "sampling_rate": 32_000}, ["n_fft=512", "sampling_rate=32000", "800 samples"]),
+        ({"mask_feature_length": 49, "hidden_size": 48}, ["mask_feature_length=49", "hidden_size=48"]),
+        ({"sampling_rate": 8_000}, ["16000", "8000"]),
+        ({"sampling_rate": 22_050}, ["multiple of 200", "22050"]),
+        ({"hidden_dropout": 1.5}, ["hidden_dropout", "1.5"]),
+        ({"mask_time_prob": -0.1}, ["mask_time_prob", "-0.1"]),
+        ({"num_hidden_layers": 0}, ["num_hidden_layers", "0"]),
+        ({"window_length": 0}, ["window_length", "0"]),
+    ],
+)
+def test_an_impossible_combination_is_refused_and_named(fields, values):
+    with pytest.raises(StrictDataclassError) as error:
+        HEARConfig(**fields)
+    message = f"{error.value} {error.value.__cause__}"
+    assert all(value in message for value in values), message
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"hidden_size": "384"},
+        {"hidden_size": 384.0},
+        {"hidden_act": 3},
+        {"apply_spec_augment": "yes"},
+        {"hidden_dropout": "0.1"},
+        {"layer_norm_eps": None},
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(field):
+    with pytest.raises(StrictDataclassError, match=next(iter(field))):
+        HEARConfig(**field)
+
+
+def test_whole_numbers_serve_as_shares():
+    assert HEARConfig(hidden_dropout=0, mask_time_prob=1).hidden_dropout == 0
+
+
+def test_lengths_follow_the_sampling_rate():
+    config = HEARConfig(sampling_rate=32_000, n_fft=2048)
+    assert (config.hop_length, config.win_length, config.inputs_to_logits_ratio) == (320, 800, 640)
+
+
+def test_auto_map_names_every_class_whichever_saved_it(tmp_path, config):
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["auto_map"] == AUTO_MAP
+    assert all(path.rpartition(".")[2] in hear_hf.__all__ for path in AUTO_MAP.values())
+
+
+def test_an_auto_map_of_the_caller_s_is_kept_beside_ours():
+    config = HEARConfig(auto_map={"AutoModelForCTC": "mine.Model"})
+    assert config.auto_map == AUTO_MAP | {"AutoModelForCTC": "mine.Model"}
+    assert "AutoModelForCTC" not in AUTO_MAP
+
+
+def test_id2label_sets_the_number_of_labels():
+    config = HEARConfig(id2label={0: "rain", 1: "dog", 2: "bell"}, label2id={"rain": 0, "dog": 1, "bell": 2})
+    assert config.num_labels == 3
+    with torch.device("meta"):
+        assert HEARForAudioClassification(config).classifier.out_proj.out_features == 3
+
+
+def test_num_labels_makes_label_names():
+    assert HEARConfig(num_labels=4).id2label == {i: f"LABEL_{i}" for i in range(4)}
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_the_problem_type_is_kept(tmp_path, problem_type):
+    HEARConfig(problem_type=problem_type, num_labels=3).save_pretrained(tmp_path)
+    assert HEARConfig.from_pretrained(tmp_path).problem_type == problem_type
