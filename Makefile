@@ -37,8 +37,9 @@ format: venv  ## mend style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-demo: venv  ## fine-tune a small model on spoken words made here, then classify with it
-	$(VENV)/bin/python examples/finetune.py --output_dir runs/demo
+demo: venv  ## train HEAR on spoken digits made here, then name three by voices that it never heard
+	$(VENV)/bin/python examples/finetune.py --output_dir runs/demo \
+		--num_train_epochs 5 --train_sampling_strategy group_by_length
 	$(VENV)/bin/python examples/predict.py runs/demo
 
 IMPORT_CHECK := 'import hear_hf; from transformers import AutoConfig; AutoConfig.for_model("hear"); print(hear_hf.__file__)'
