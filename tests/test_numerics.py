@@ -137,3 +137,10 @@ def test_frames_at_32_khz_are_those_of_16_khz():
     front_end = HEARSpectrogram(HEARConfig(sampling_rate=32_000, n_fft=2048))
     log_mel, log_power, _ = front_end(noise(32_000)[None])
     assert log_mel.shape == (1, 101, 128) and log_power[0:101].shape == (1, 101, 1025)
+
+
+def test_the_head_computes_in_float32_under_autocast(model):
+    pooled = noise(4 * 3 * model.config.task_hidden_size).view(4, -1) + 3.0  # far from zero, as the real ones are
+    logits = model.classifier(pooled)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.classifier(pooled), logits)
