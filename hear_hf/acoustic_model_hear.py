@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_hear import HEARConfig
 
-WINDOWS_PER_PASS = 8  # bounds the memory of long clips
+WINDOWS_PER_PASS = 4  # bounds the memory of long clips
 MIN_RAMP = 1e-3
 MIN_WINDOW_WEIGHT = 1e-8
 

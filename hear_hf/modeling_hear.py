@@ -331,19 +331,22 @@ class HEARModel(HEARPreTrainedModel):
 
     def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions):
         """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size)."""
-        length = self.config.max_position_embeddings
-        outputs, attentions = [], []
-        for start in range(0, acoustic_hidden_states.shape[1], length):
-            segment = acoustic_hidden_states[:, start : start + length]
-            spectrum = log_power[2 * start : 2 * (start + segment.shape[1])].to(segment.dtype)
+        num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
+        integrated, attentions = None, []
+        for start in range(0, num_frames, length):
+            frames = slice(start, min(start + length, num_frames))
+            segment = acoustic_hidden_states[:, frames]
+            spectrum = log_power[2 * frames.start : 2 * frames.stop].to(segment.dtype)
+            segment_valid = None if valid is None else valid[:, frames]
             mixed = self.spectrogram_mixture(segment, spectrum)
-            segment_valid = None if valid is None else valid[:, start : start + length]
             output, weights = self.task_model(mixed, segment_valid, output_attentions)
-            outputs.append(output)
+            if num_frames <= length:
+                return output, weights
+            if integrated is None:  # filled in place: a list to be joined would hold an hour twice
+                integrated = output.new_empty(output.shape[0], num_frames, output.shape[2])
+            integrated[:, frames] = output
             attentions.append(weights)
-        if len(outputs) == 1:
-            return outputs[0], attentions[0]
-        return torch.cat(outputs, dim=1), tuple(attentions)
+        return integrated, tuple(attentions)
 
 
 class HEARForAudioClassification(HEARPreTrainedModel):

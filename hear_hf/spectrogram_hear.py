@@ -171,25 +171,27 @@ class HEARSpectrogram(nn.Module):
 
     def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple[torch.Tensor, HEARLogPower]:
         mel_clips = clips.resample(self.resampling_kernel, self.source_rate) if self.resamples else clips
-        mel_frames, power_moments = [], []
+        # Filled in place: segments that stay between freed ones would fragment the heap, by a gigabyte in an hour.
+        batch_size = clips.waveform.shape[0]
+        log_mel = clips.waveform.new_empty(batch_size, num_frames, self.num_mel_bins)
+        power_moments = clips.waveform.new_empty(2, batch_size, num_frames)
         for start in range(0, num_frames, FRAMES_PER_SEGMENT):
             stop = min(start + FRAMES_PER_SEGMENT, num_frames)
             power = self.power(clips, start, stop)
             mel_power = power if self.shares_stft else self.mel_power(mel_clips, start, stop)
-            mel_frames.append(floored_log(mel_power @ self.mel_filters))
+            log_mel[:, start:stop] = floored_log(mel_power @ self.mel_filters)
             log_power = floored_log(power)
-            power_moments.append(frame_moments(log_power))
+            power_moments[:, :, start:stop] = frame_moments(log_power)
 
-        mean, std = clip_moments(*cat_moments(map(frame_moments, mel_frames)), mask)
-        # Popped, so that an hour's frames are not held twice.
-        log_mel = torch.cat([(mel_frames.pop(0) - mean) / (std + STD_FLOOR) for _ in power_moments], dim=1)
+        mean, std = clip_moments(frame_moments(log_mel), mask)
+        log_mel = (log_mel - mean) / (std + STD_FLOOR)
 
         def compute(start, stop):
             if num_frames <= FRAMES_PER_SEGMENT:
                 return log_power[:, start:stop]
             return floored_log(self.power(clips, start, stop))
 
-        return log_mel, HEARLogPower(compute, *clip_moments(*cat_moments(power_moments), mask))
+        return log_mel, HEARLogPower(compute, *clip_moments(power_moments, mask))
 
     def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
@@ -217,21 +219,18 @@ def floored_log(power: torch.Tensor) -> torch.Tensor:
     return (power / LOG_FLOOR).log1p()
 
 
-def frame_moments(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of each frame over its bins: (B, T, F) -> twice (B, T)."""
+def frame_moments(frames: torch.Tensor) -> torch.Tensor:
+    """Mean and variance of each frame over its bins: (B, T, F) -> (2, B, T)."""
     variance, mean = torch.var_mean(frames, dim=-1, correction=0)
-    return mean, variance
+    return torch.stack([mean, variance])
 
 
-def cat_moments(segments) -> list[torch.Tensor]:
-    return [torch.cat(parts, dim=1) for parts in zip(*segments, strict=True)]
-
-
-def clip_moments(mean: torch.Tensor, variance: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def clip_moments(moments: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and population standard deviation of each clip, (B, 1, 1), by the law of total variance.
 
     Frames hold equally many bins, so a clip's moments follow from its frames' without a second pass over the bins.
     """
+    mean, variance = moments
     weights = mask / mask.sum(-1, keepdim=True)
     clip_mean = (mean * weights).sum(-1, keepdim=True)
     clip_variance = ((variance + (mean - clip_mean).square()) * weights).sum(-1, keepdim=True)
