@@ -230,8 +230,8 @@ class HEARAcousticModel(nn.Module):
         ramp = torch.linspace(0, 1, self.window_overlap, device=like.device)
         ramp = (0.5 - 0.5 * torch.cos(math.pi * ramp)).clamp(min=MIN_RAMP)
         weight = torch.ones(self.window_length, device=like.device)
-        weight[: self.window_overlap] *= ramp
-        weight[self.window_length - self.window_overlap :] *= ramp.flip(0)
+        weight[: self.window_overlap] = ramp
+        weight[self.window_length - self.window_overlap :] = ramp.flip(0)
         weight = weight[None, : window.stop - window.start, None]
         if valid is None or window.start == 0:
             return weight
