@@ -121,12 +121,17 @@ class HEARTaskModel(nn.Module):
 def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_length: int) -> torch.Tensor:
     """Mean, maximum and standard deviation over the valid frames, in float32: (B, n, D) -> (B, 3D).
 
-    Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made.
+    Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made. These
+    are filled in place: kept one by one between freed temporaries they would fragment the heap.
     """
     segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
-    counts, means, maxima, squares = map(
-        torch.stack, zip(*(segment_statistics(*pair) for pair in segments), strict=True)
-    )
+    batch_size, num_frames, width = hidden_states.shape
+    num_segments = -(-num_frames // segment_length)
+    moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=torch.float32)
+    counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=torch.float32)
+    for i, segment in enumerate(segments):
+        counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
+    means, maxima, squares = moments
     count = counts.sum(0)
     mean = (counts * means).sum(0) / count.clamp(min=1)
     square = (squares + counts * (means - mean).square()).sum(0)
