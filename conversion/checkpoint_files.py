@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from hear_hf import HEARConfig
+from hear_hf import HEARConfig, HEARQuantizerConfig
 
 NESTING = ("state_dict", "model_state_dict", "model")
 MAX_DEPTH = 8  # a pickle may nest a dict in itself
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
+CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (HEARConfig, HEARQuantizerConfig)}
+COUNTERS = ("num_batches_tracked", "num_updates")
 
 StateDict = dict[str, torch.Tensor]
 
@@ -61,21 +63,21 @@ def strip_wrappers(state_dict: StateDict) -> StateDict:
     return stripped
 
 
-def read_folder(folder: Path) -> tuple[HEARConfig, StateDict]:
-    """Configuration and tensors of a folder that `save_pretrained` wrote.
+def read_config(folder: Path) -> HEARConfig | HEARQuantizerConfig:
+    """Configuration of a folder that `save_pretrained` wrote.
 
     Raises:
-        `ValueError`: if it holds no intact HEAR model, or one that the original cannot express.
+        `ValueError`: if it holds no intact model of ours, or one that the original cannot express.
     """
     if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
         raise ValueError(f"`{folder}` must be a folder that holds config.json and model.safetensors.")
     try:
-        tensors = load_file(folder / "model.safetensors")
         config_dict, _ = HEARConfig.get_config_dict(folder, local_files_only=True)
-        config = HEARConfig.from_dict(config_dict)
-    except Exception as error:  # three libraries, each with errors of its own
+        config_class = CONFIG_CLASSES.get(config_dict.get("model_type"))
+        config = config_class and config_class.from_dict(config_dict)
+    except Exception as error:  # two libraries, each with errors of its own
         raise ValueError(f"`{folder}` must hold an intact model, found: {one_line(error)}") from error
-    if config_dict.get("model_type") != HEARConfig.model_type:
+    if config is None:
         raise ValueError(f"`{folder}` must hold a HEAR model, found: {config_dict.get('model_type')}.")
     for name in ("hidden_act", "layer_norm_eps"):
         if getattr(config, name) != getattr(HEARConfig, name):
@@ -83,7 +85,20 @@ def read_folder(folder: Path) -> tuple[HEARConfig, StateDict]:
                 f"`{name}` must be {getattr(HEARConfig, name)}, the only one that the original knows, found: "
                 f"{getattr(config, name)}."
             )
-    return config, tensors
+    return config
+
+
+def read_folder(folder: Path) -> tuple[HEARConfig | HEARQuantizerConfig, StateDict]:
+    """Configuration and tensors of a folder that `save_pretrained` wrote.
+
+    Raises:
+        `ValueError`: if it holds no intact model of ours, or one that the original cannot express.
+    """
+    config = read_config(folder)
+    try:
+        return config, load_file(folder / "model.safetensors")
+    except Exception as error:  # safetensors raises one of its own, the file system others
+        raise ValueError(f"`{folder}` must hold an intact model, found: {one_line(error)}") from error
 
 
 def check_names(what: str, found, expected: list[str]) -> None:
@@ -103,7 +118,7 @@ def check_tensor(key: str, tensor: torch.Tensor) -> None:
         raise ValueError(f"`{key}` must be a dense tensor, found: {getattr(tensor, 'layout', type(tensor).__name__)}.")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         raise ValueError(f"`{key}` must hold each of its {tensor.numel()} values, found: an expanded view of fewer.")
-    dtype = torch.int64 if key.endswith("num_batches_tracked") else torch.float32
+    dtype = torch.int64 if key.endswith(COUNTERS) else torch.float32
     if tensor.dtype != dtype:
         raise ValueError(f"`{key}` must be {dtype}, found: {tensor.dtype}. Convert it, and save the checkpoint again.")
     num_bad = int((~tensor.isfinite()).sum())

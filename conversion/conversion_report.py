@@ -1,11 +1,18 @@
-"""What a conversion found and wrote, in a report for the terminal and a model card for the folder."""
+"""What a conversion found and wrote, in a report for the terminal and a model card for each folder."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from hear_hf import HEARConfig
-from original_layout import Kind
+from hear_hf import (
+    HEARConfig,
+    HEARForAudioClassification,
+    HEARForPreTraining,
+    HEARModel,
+    HEARQuantizer,
+    HEARQuantizerConfig,
+    HEARQuantizerForPreTraining,
+)
+from original_layout import Kind, Layout
 
 CARD = """---
 license: mit
@@ -46,6 +53,72 @@ model = AutoModelForAudioClassification.from_pretrained(
     "path/or/repository", num_labels=10, trust_remote_code=True
 )
 ```"""
+QUANTIZER_USAGE = """The quantizer, the paper's acoustic tokenizer, gives one code for each 20 ms of sound.
+
+```python
+from transformers import AutoFeatureExtractor, AutoModel
+
+feature_extractor = AutoFeatureExtractor.from_pretrained("path/or/repository", trust_remote_code=True)
+quantizer = AutoModel.from_pretrained("path/or/repository", trust_remote_code=True).eval()
+inputs = feature_extractor(waveform, sampling_rate={sampling_rate}, return_tensors="pt")  # mono, floats in [-1, 1]
+codes = quantizer(**inputs).codes  # (1, num_frames)
+```"""
+QUANTIZER_TRAINING_USAGE = f"""{QUANTIZER_USAGE}
+
+To go on training it, with its codebook and decoder, load it by `AutoModelForPreTraining`."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do with a converted model: the next command, the card's section on its use, and its pipeline."""
+
+    command: str
+    usage: str
+    pipeline_tag: str = ""
+
+
+FINETUNE = Advice("finetune.py --model_name_or_path {}", ACOUSTIC_USAGE)
+ADVICE = {
+    HEARForAudioClassification: Advice(
+        "predict.py {} clip.wav", CLASSIFIER_USAGE, "pipeline_tag: audio-classification\n"
+    ),
+    HEARModel: FINETUNE,
+    HEARForPreTraining: FINETUNE,
+    HEARQuantizer: Advice("pretrain.py --quantizer_name_or_path {}", QUANTIZER_USAGE),
+    HEARQuantizerForPreTraining: Advice("pretrain.py --quantizer_name_or_path {}", QUANTIZER_TRAINING_USAGE),
+}
+
+
+@dataclass
+class ModelReport:
+    """What became of one of the models in a checkpoint.
+
+    Args:
+        layout (`Layout`): Where it lay.
+        config (`HEARConfig` or `HEARQuantizerConfig`): The configuration that was written.
+        sizes (`dict[str, int]`): The sizes that the checkpoint shows, by their names in the configuration.
+        assumptions (`list[str]`): What it does not show, and was assumed.
+        num_parameters (`int`): Learned values that were converted.
+        output_dir (`Path`): The folder that was written.
+        max_difference (`float`): Largest difference of an output after the folder was loaded again.
+    """
+
+    layout: Layout
+    config: HEARConfig | HEARQuantizerConfig
+    sizes: dict[str, int]
+    assumptions: list[str]
+    num_parameters: int
+    output_dir: Path
+    max_difference: float = float("nan")
+
+    def __str__(self) -> str:
+        lines = [
+            f"Written:   {self.output_dir} ({self.layout.architecture.__name__})",
+            f"Sizes:     {', '.join(f'{name}={value}' for name, value in self.sizes.items())}",
+            *(f"Assumed:   {assumption}" for assumption in self.assumptions),
+            f"Reloaded:  all tensors are equal; largest difference of the output: {self.max_difference:.1e}",
+        ]
+        return "\n".join(lines)
 
 
 @dataclass
@@ -54,48 +127,38 @@ class ConversionReport:
 
     Args:
         kind (`Kind`): Which of the original's files it is.
-        config (`HEARConfig`): The configuration that was written.
-        sizes (`dict[str, int]`): The sizes that the checkpoint shows, by their names in the configuration.
-        assumptions (`list[str]`): What it does not show, and was assumed.
-        left_out (`dict[str, str]`): Its keys that were not converted, and why.
-        num_parameters (`int`): Learned values that were converted.
+        models (`list[ModelReport]`): The models in it; the last is what it is about.
         sha256 (`str`): Of the checkpoint.
         output_dir (`Path`): The folder that was written.
-        max_difference (`float`): Largest difference of an output after the folder was loaded again.
     """
 
     kind: Kind
-    config: HEARConfig
-    sizes: dict[str, int]
-    assumptions: list[str]
-    left_out: dict[str, str]
-    num_parameters: int
+    models: list[ModelReport]
     sha256: str
     output_dir: Path
-    max_difference: float = float("nan")
+
+    @property
+    def main(self) -> ModelReport:
+        """What became of the model that the checkpoint is about."""
+        return self.models[-1]
 
     def __str__(self) -> str:
-        command = "predict.py {} clip.wav" if self.kind.is_classifier else "finetune.py --model_name_or_path {}"
-        left_out = Counter((key.partition(".")[0], reason) for key, reason in self.left_out.items())
+        num_parameters = sum(model.num_parameters for model in self.models)
         lines = [
-            f"Found:     {self.kind.name}, {self.num_parameters:,} parameters",
-            f"Sizes:     {', '.join(f'{name}={value}' for name, value in self.sizes.items())}",
-            *(f"Assumed:   {assumption}" for assumption in self.assumptions),
-            *(f"Left out:  {part}.* ({count} tensors): {reason}" for (part, reason), count in left_out.items()),
-            f"Written:   {self.output_dir} ({self.kind.architecture.__name__})",
-            f"Reloaded:  all tensors are equal; largest difference of the output: {self.max_difference:.1e}",
-            f"Next:      python examples/{command.format(self.output_dir)}",
+            f"Found:     {self.kind.name}, {num_parameters:,} parameters",
+            *map(str, reversed(self.models)),
+            f"Next:      python examples/{ADVICE[self.kind.main.architecture].command.format(self.output_dir)}",
         ]
         return "\n".join(lines)
 
-    def model_card(self, checkpoint: str) -> str:
-        usage = CLASSIFIER_USAGE if self.kind.is_classifier else ACOUSTIC_USAGE
+    def model_card(self, model: ModelReport, checkpoint: str) -> str:
+        advice = ADVICE[model.layout.architecture]
         return CARD.format(
-            pipeline_tag="pipeline_tag: audio-classification\n" if self.kind.is_classifier else "",
-            name=self.output_dir.name,
+            pipeline_tag=advice.pipeline_tag,
+            name=model.output_dir.name,
             kind=self.kind.name,
-            num_parameters=self.num_parameters,
+            num_parameters=model.num_parameters,
             checkpoint=checkpoint,
             sha256=self.sha256,
-            usage=usage.format(sampling_rate=self.config.sampling_rate),
+            usage=advice.usage.format(sampling_rate=model.config.sampling_rate),
         )

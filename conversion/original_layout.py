@@ -1,85 +1,75 @@
 """What the original's checkpoint files hold, key by key, and where it goes in `hear_hf`.
 
-The original is https://github.com/HarunoriKawano/HEAR. Each table lists (original, ours) in the original's order.
+The original is https://github.com/HarunoriKawano/HEAR. Each table lists (original, ours) in the original's order; a
+row that ends `.*` stands for a weight and a bias.
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 
-from hear_hf import HEARForAudioClassification, HEARModel, HEARPreTrainedModel
+from hear_hf import (
+    HEARForAudioClassification,
+    HEARForPreTraining,
+    HEARModel,
+    HEARPreTrainedModel,
+    HEARQuantizer,
+    HEARQuantizerConfig,
+    HEARQuantizerForPreTraining,
+)
 
-ACOUSTIC_MODEL = (
-    ("feature_extractor.conv.weight", "feature_encoder.conv.weight"),
-    ("feature_extractor.conv.bias", "feature_encoder.conv.bias"),
-    ("contextual_encoder.layers.{layer}.layer_norm1.weight", "layers.{layer}.attention_layer_norm.weight"),
-    ("contextual_encoder.layers.{layer}.layer_norm1.bias", "layers.{layer}.attention_layer_norm.bias"),
-    ("contextual_encoder.layers.{layer}.self_attn.query_bias1", "layers.{layer}.attention.content_bias"),
-    ("contextual_encoder.layers.{layer}.self_attn.query_bias2", "layers.{layer}.attention.position_bias"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_q.weight", "layers.{layer}.attention.q_proj.weight"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_q.bias", "layers.{layer}.attention.q_proj.bias"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_k.weight", "layers.{layer}.attention.k_proj.weight"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_k.bias", "layers.{layer}.attention.k_proj.bias"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_v.weight", "layers.{layer}.attention.v_proj.weight"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_v.bias", "layers.{layer}.attention.v_proj.bias"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_out.weight", "layers.{layer}.attention.out_proj.weight"),
-    ("contextual_encoder.layers.{layer}.self_attn.linear_out.bias", "layers.{layer}.attention.out_proj.bias"),
+FEATURE_ENCODER = (("conv.*", "conv.*"),)
+LAYERS = (
+    ("layers.{layer}.layer_norm1.*", "layers.{layer}.attention_layer_norm.*"),
+    ("layers.{layer}.self_attn.query_bias1", "layers.{layer}.attention.content_bias"),
+    ("layers.{layer}.self_attn.query_bias2", "layers.{layer}.attention.position_bias"),
+    ("layers.{layer}.self_attn.linear_q.*", "layers.{layer}.attention.q_proj.*"),
+    ("layers.{layer}.self_attn.linear_k.*", "layers.{layer}.attention.k_proj.*"),
+    ("layers.{layer}.self_attn.linear_v.*", "layers.{layer}.attention.v_proj.*"),
+    ("layers.{layer}.self_attn.linear_out.*", "layers.{layer}.attention.out_proj.*"),
     (
-        "contextual_encoder.layers.{layer}.self_attn.relative_position_k.positional_embedding.weight",
+        "layers.{layer}.self_attn.relative_position_k.positional_embedding.weight",
         "layers.{layer}.attention.relative_keys",
     ),
     (
-        "contextual_encoder.layers.{layer}.self_attn.relative_position_v.positional_embedding.weight",
+        "layers.{layer}.self_attn.relative_position_v.positional_embedding.weight",
         "layers.{layer}.attention.relative_values",
     ),
-    ("contextual_encoder.layers.{layer}.layer_norm2.weight", "layers.{layer}.feed_forward_layer_norm.weight"),
-    ("contextual_encoder.layers.{layer}.layer_norm2.bias", "layers.{layer}.feed_forward_layer_norm.bias"),
-    ("contextual_encoder.layers.{layer}.ffn.layer_norm.weight", "layers.{layer}.feed_forward.layer_norm.weight"),
-    ("contextual_encoder.layers.{layer}.ffn.layer_norm.bias", "layers.{layer}.feed_forward.layer_norm.bias"),
-    (
-        "contextual_encoder.layers.{layer}.ffn.intermediate_dense.weight",
-        "layers.{layer}.feed_forward.intermediate_dense.weight",
-    ),
-    (
-        "contextual_encoder.layers.{layer}.ffn.intermediate_dense.bias",
-        "layers.{layer}.feed_forward.intermediate_dense.bias",
-    ),
-    ("contextual_encoder.layers.{layer}.ffn.output_dense.weight", "layers.{layer}.feed_forward.output_dense.weight"),
-    ("contextual_encoder.layers.{layer}.ffn.output_dense.bias", "layers.{layer}.feed_forward.output_dense.bias"),
+    ("layers.{layer}.layer_norm2.*", "layers.{layer}.feed_forward_layer_norm.*"),
+    ("layers.{layer}.ffn.layer_norm.*", "layers.{layer}.feed_forward.layer_norm.*"),
+    ("layers.{layer}.ffn.intermediate_dense.*", "layers.{layer}.feed_forward.intermediate_dense.*"),
+    ("layers.{layer}.ffn.output_dense.*", "layers.{layer}.feed_forward.output_dense.*"),
 )
-
 MIXTURE_TASK_MODEL_AND_HEAD = (
-    ("spectrogram_mixture.gate_linear.weight", "hear.spectrogram_mixture.gate.weight"),
-    ("spectrogram_mixture.gate_linear.bias", "hear.spectrogram_mixture.gate.bias"),
-    ("spectrogram_mixture.spectrum_linear.weight", "hear.spectrogram_mixture.spectrum.weight"),
-    ("spectrogram_mixture.spectrum_linear.bias", "hear.spectrogram_mixture.spectrum.bias"),
-    ("spectrogram_mixture.layer_norm.weight", "hear.spectrogram_mixture.layer_norm.weight"),
-    ("spectrogram_mixture.layer_norm.bias", "hear.spectrogram_mixture.layer_norm.bias"),
-    ("spectrogram_mixture.mixture.weight", "hear.spectrogram_mixture.output.weight"),
-    ("spectrogram_mixture.mixture.bias", "hear.spectrogram_mixture.output.bias"),
+    ("spectrogram_mixture.gate_linear.*", "hear.spectrogram_mixture.gate.*"),
+    ("spectrogram_mixture.spectrum_linear.*", "hear.spectrogram_mixture.spectrum.*"),
+    ("spectrogram_mixture.layer_norm.*", "hear.spectrogram_mixture.layer_norm.*"),
+    ("spectrogram_mixture.mixture.*", "hear.spectrogram_mixture.output.*"),
     ("task_model.pos_embed", "hear.task_model.position_embeddings"),
     ("task_model.transformer.self_attn.in_proj_weight", "hear.task_model.qkv_proj.weight"),
     ("task_model.transformer.self_attn.in_proj_bias", "hear.task_model.qkv_proj.bias"),
-    ("task_model.transformer.self_attn.out_proj.weight", "hear.task_model.out_proj.weight"),
-    ("task_model.transformer.self_attn.out_proj.bias", "hear.task_model.out_proj.bias"),
-    ("task_model.transformer.linear1.weight", "hear.task_model.intermediate_dense.weight"),
-    ("task_model.transformer.linear1.bias", "hear.task_model.intermediate_dense.bias"),
-    ("task_model.transformer.linear2.weight", "hear.task_model.output_dense.weight"),
-    ("task_model.transformer.linear2.bias", "hear.task_model.output_dense.bias"),
-    ("task_model.transformer.norm1.weight", "hear.task_model.attention_layer_norm.weight"),
-    ("task_model.transformer.norm1.bias", "hear.task_model.attention_layer_norm.bias"),
-    ("task_model.transformer.norm2.weight", "hear.task_model.final_layer_norm.weight"),
-    ("task_model.transformer.norm2.bias", "hear.task_model.final_layer_norm.bias"),
-    ("decoder.linear.weight", "classifier.dense.weight"),
-    ("decoder.linear.bias", "classifier.dense.bias"),
-    ("decoder.batch_norm.weight", "classifier.batch_norm.weight"),
-    ("decoder.batch_norm.bias", "classifier.batch_norm.bias"),
+    ("task_model.transformer.self_attn.out_proj.*", "hear.task_model.out_proj.*"),
+    ("task_model.transformer.linear1.*", "hear.task_model.intermediate_dense.*"),
+    ("task_model.transformer.linear2.*", "hear.task_model.output_dense.*"),
+    ("task_model.transformer.norm1.*", "hear.task_model.attention_layer_norm.*"),
+    ("task_model.transformer.norm2.*", "hear.task_model.final_layer_norm.*"),
+    ("decoder.linear.*", "classifier.dense.*"),
+    ("decoder.batch_norm.*", "classifier.batch_norm.*"),
     ("decoder.batch_norm.running_mean", "classifier.batch_norm.running_mean"),
     ("decoder.batch_norm.running_var", "classifier.batch_norm.running_var"),
     ("decoder.batch_norm.num_batches_tracked", "classifier.batch_norm.num_batches_tracked"),
-    ("decoder.out.weight", "classifier.out_proj.weight"),
-    ("decoder.out.bias", "classifier.out_proj.bias"),
+    ("decoder.out.*", "classifier.out_proj.*"),
 )
+DECODER_HEADS_AND_CODEBOOK = (
+    ("decoder.out_layer.linear.*", "decoder.dense.*"),
+    ("decoder.out_layer.layer_norm.*", "decoder.layer_norm.*"),
+    ("decoder.out_layer.out_linear.*", "decoder.mel_head.*"),
+    ("decoder.out_layer.out_linear2.*", "decoder.teacher_head.*"),
+    ("vector_quantizer.code_book", "vector_quantizer.codebook"),
+    ("vector_quantizer.linear.*", "vector_quantizer.projection.*"),
+)
+LEADING_AXIS = ("vector_quantizer.code_book",)  # of size 1, which ours lack
 
 # The front end's fixed tables, by our names in `HEARSpectrogram.tables()`; we compute them and never store them.
 FRONT_END = (
@@ -90,19 +80,7 @@ FRONT_END = (
 )
 WINDOW = FRONT_END[0][0]
 
-# (field of HEARConfig, key that shows it, axis, size of that axis -> value)
-ACOUSTIC_SIZES = (
-    ("hidden_size", "feature_extractor.conv.weight", 0, int),
-    ("num_mel_bins", "feature_extractor.conv.weight", 1, int),
-    ("num_attention_heads", "contextual_encoder.layers.0.self_attn.query_bias1", 0, int),
-    ("intermediate_size", "contextual_encoder.layers.0.ffn.intermediate_dense.weight", 0, int),
-    (
-        "window_length",
-        "contextual_encoder.layers.0.self_attn.relative_position_k.positional_embedding.weight",
-        0,
-        lambda num_distances: num_distances // 2,
-    ),
-)
+# Sizes: (field of the configuration, key that shows it, axis, size of that axis -> value)
 CLASSIFIER_SIZES = (
     # Two frames of n_fft // 2 + 1 bins each, where n_fft is even.
     ("n_fft", "spectrogram_mixture.spectrum_linear.weight", 1, lambda num_bins: num_bins - 2),
@@ -112,6 +90,103 @@ CLASSIFIER_SIZES = (
     ("classifier_proj_size", "decoder.linear.weight", 0, int),
     ("num_labels", "decoder.out.weight", 0, int),
 )
+DECODER_SIZES = (
+    ("decoder_hidden_size", "decoder.layers.0.layer_norm1.weight", 0, int),
+    ("decoder_num_attention_heads", "decoder.layers.0.self_attn.query_bias1", 0, int),
+    ("decoder_intermediate_size", "decoder.layers.0.ffn.intermediate_dense.weight", 0, int),
+    ("codebook_dim", "vector_quantizer.code_book", 2, int),
+    ("teacher_hidden_size", "decoder.out_layer.out_linear2.weight", 0, int),
+)
+
+
+def encoder_sizes(prefix: str) -> tuple[tuple, ...]:
+    """What an acoustic model below `prefix` shows."""
+    layer = f"{prefix}contextual_encoder.layers.0"
+    return (
+        ("hidden_size", f"{prefix}feature_extractor.conv.weight", 0, int),
+        ("num_mel_bins", f"{prefix}feature_extractor.conv.weight", 1, int),
+        ("num_attention_heads", f"{layer}.self_attn.query_bias1", 0, int),
+        ("intermediate_size", f"{layer}.ffn.intermediate_dense.weight", 0, int),
+        (
+            "window_length",
+            f"{layer}.self_attn.relative_position_k.positional_embedding.weight",
+            0,
+            lambda num_distances: num_distances // 2,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Keys that go from one place to another.
+
+    Args:
+        keys (`tuple`): Table of (original, ours); rows with `{layer}` stand for every layer.
+        theirs (`str`): What stands before the original's.
+        ours (`str`): What stands before ours.
+        num_layers (`str`): Field of the configuration that counts the layers.
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    theirs: str = ""
+    ours: str = ""
+    num_layers: str = "num_hidden_layers"
+
+    @property
+    def has_layers(self) -> bool:
+        return any("{layer}" in theirs for theirs, _ in self.keys)
+
+    def pairs(self, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+        return [(self.theirs + a, self.ours + b) for a, b in expand(self.keys, counts.get(self.num_layers, 1))]
+
+    def count_layers(self, keys: Iterable[str]) -> int:
+        """Layers that the original's keys show, at least one."""
+        layer = re.compile(re.escape(self.theirs) + r"layers\.([0-9]+)\.")
+        return max(1, len({match.group(1) for match in map(layer.match, keys) if match}))
+
+
+def encoder(theirs: str, ours: str = "acoustic_model.") -> tuple[Part, Part]:
+    """An acoustic model, or a tokenizer's encoder."""
+    return (
+        Part(FEATURE_ENCODER, theirs + "feature_extractor.", ours + "feature_encoder."),
+        Part(LAYERS, theirs + "contextual_encoder.", ours),
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One of our models, and where it lies in a file of the original.
+
+    Args:
+        architecture (`type`): Our class.
+        parts (`tuple[Part, ...]`): Its tensors.
+        sizes (`tuple`): Sizes that they show.
+        assumed (`tuple`): What they do not show: field, sizes -> value, and what to say of it.
+        outputs (`tuple[str, ...]`): Its outputs that rest on these tensors alone.
+        unsaved (`tuple[str, ...]`): State of ours that the original does not save.
+        is_complete (`bool`): Whether these are all of its tensors; else the rest is newly initialised on loading.
+        folder (`str`): Where it is written, below the folder of the conversion.
+    """
+
+    architecture: type[HEARPreTrainedModel]
+    parts: tuple[Part, ...]
+    sizes: tuple[tuple, ...]
+    assumed: tuple[tuple[str, Callable[[dict], object], str], ...] = ()
+    outputs: tuple[str, ...] = ("logits",)
+    unsaved: tuple[str, ...] = ()
+    is_complete: bool = True
+    folder: str = ""
+
+    def pairs(self, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+        """All (original, ours) keys of a model of so many layers, in the original's order.
+
+        Args:
+            counts (`dict[str, int]`): Numbers of layers by their fields of the configuration.
+        """
+        return [pair for part in self.parts for pair in part.pairs(counts)]
+
+    def count_layers(self, keys: Iterable[str]) -> dict[str, int]:
+        return {part.num_layers: part.count_layers(keys) for part in self.parts if part.has_layers}
 
 
 @dataclass(frozen=True)
@@ -121,86 +196,140 @@ class Kind:
     Args:
         name (`str`): What it is.
         mark (`str`): First component of its keys that no other kind has.
-        architecture (`type`, *optional*): Our class that it becomes; `None` where it is not supported yet.
-        acoustic_prefixes (`tuple[str, str]`): Where its acoustic model lives, and where ours does.
-        other_keys (`tuple`): Table of the rest.
-        other_sizes (`tuple`): Sizes that the rest shows.
+        layouts (`tuple[Layout, ...]`): The models in it, in the original's order; the last is what it is about.
         has_front_end (`bool`): Whether it stores the front end's tables.
-        left_out (`dict[str, str]`): Prefixes that have no place in our model, and why.
     """
 
     name: str
     mark: str
-    architecture: type[HEARPreTrainedModel] | None = None
-    acoustic_prefixes: tuple[str, str] = ("", "acoustic_model.")
-    other_keys: tuple[tuple[str, str], ...] = ()
-    other_sizes: tuple[tuple, ...] = ()
+    layouts: tuple[Layout, ...]
     has_front_end: bool = False
-    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
-    def is_classifier(self) -> bool:
-        return self.architecture is HEARForAudioClassification
+    def main(self) -> Layout:
+        return self.layouts[-1]
 
-    def pairs(self, num_layers: int) -> list[tuple[str, str]]:
-        """All (original, ours) keys of a model of that many layers, in the original's order."""
-        theirs, ours = self.acoustic_prefixes
-        acoustic = [(theirs + a, ours + b) for a, b in expand_layers(ACOUSTIC_MODEL, num_layers)]
-        return [*acoustic, *self.other_keys]
 
-    def sizes(self) -> list[tuple]:
-        acoustic = [(name, self.acoustic_prefixes[0] + key, *rest) for name, key, *rest in ACOUSTIC_SIZES]
-        return [*acoustic, *self.other_sizes]
+def n_fft_at(sizes: dict) -> int:
+    """The resolution that 1024 gives at 16 kHz, or finer."""
+    return 1024 << (-(-sizes["sampling_rate"] // 16_000) - 1).bit_length()
 
-    def find_left_out(self, keys) -> dict[str, str]:
-        """The keys that have no place in our model, and why."""
-        reasons = self.left_out.items()
-        return {key: reason for key in keys for prefix, reason in reasons if key.startswith(prefix)}
 
-    def count_layers(self, keys) -> int:
-        """Layers of the acoustic model, at least one."""
-        layer = re.compile(re.escape(self.acoustic_prefixes[0]) + r"contextual_encoder\.layers\.([0-9]+)\.")
-        return max(1, len({match.group(1) for match in map(layer.match, keys) if match}))
+NO_TASK_MODEL = ("n_fft", n_fft_at, " and the task model's sizes, as the checkpoint lacks that model")
+NO_DECODER = (
+    "codebook_dim",
+    lambda sizes: HEARQuantizerConfig.codebook_dim,
+    " and the decoder's sizes, which only training needs, as the checkpoint lacks them",
+)
+TEMPERATURE = (
+    "gumbel_temperature",
+    lambda sizes: HEARQuantizerConfig.gumbel_temperature,
+    ", from which it falls anew (num_updates=0), as the original does not save how far it had fallen",
+)
+TASK_HEADS = (
+    "task_num_attention_heads",
+    lambda sizes: sizes["num_attention_heads"],
+    ", as many as in the acoustic model, like the original",
+)
+
+
+def quantizer(theirs: str, **options) -> Layout:
+    """The tokenizer below a prefix."""
+    return Layout(
+        architecture=HEARQuantizer,
+        parts=(*encoder(f"{theirs}encoder."), Part((("linear.*", "code_head.*"),), theirs)),
+        sizes=(*encoder_sizes(f"{theirs}encoder."), ("codebook_size", f"{theirs}linear.weight", 0, int)),
+        assumed=(NO_DECODER,),
+        **options,
+    )
 
 
 CLASSIFIER = Kind(
     name="whole classifier",
     mark="acoustic_model",
-    architecture=HEARForAudioClassification,
-    acoustic_prefixes=("acoustic_model.", "hear.acoustic_model."),
-    other_keys=MIXTURE_TASK_MODEL_AND_HEAD,
-    other_sizes=CLASSIFIER_SIZES,
+    layouts=(
+        Layout(
+            architecture=HEARForAudioClassification,
+            parts=(*encoder("acoustic_model.", "hear.acoustic_model."), Part(MIXTURE_TASK_MODEL_AND_HEAD)),
+            sizes=(*encoder_sizes("acoustic_model."), *CLASSIFIER_SIZES),
+            assumed=(TASK_HEADS,),
+        ),
+    ),
     has_front_end=True,
 )
-ACOUSTIC = Kind(name="acoustic model alone", mark="contextual_encoder", architecture=HEARModel)
+ACOUSTIC = Kind(
+    name="acoustic model alone",
+    mark="contextual_encoder",
+    layouts=(
+        Layout(
+            architecture=HEARModel,
+            parts=encoder(""),
+            sizes=encoder_sizes(""),
+            assumed=(NO_TASK_MODEL,),
+            outputs=("acoustic_hidden_states",),
+            is_complete=False,
+        ),
+    ),
+)
 PRETRAINING = Kind(
     name="pretraining framework",
     mark="out_linear",
-    architecture=HEARModel,
-    acoustic_prefixes=("encoder.", "acoustic_model."),
+    layouts=(
+        quantizer("tokenizer.", folder="quantizer"),
+        Layout(
+            architecture=HEARForPreTraining,
+            parts=(*encoder("encoder.", "hear.acoustic_model."), Part((("out_linear.*", "code_head.*"),))),
+            sizes=(*encoder_sizes("encoder."), ("codebook_size", "out_linear.weight", 0, int)),
+            assumed=(NO_TASK_MODEL,),
+        ),
+    ),
     has_front_end=True,
-    left_out={
-        "out_linear.": "belongs to the pretraining head, which hear_hf does not have yet",
-        "tokenizer.": "belongs to the quantizer, which hear_hf does not have yet",
-    },
 )
-TOKENIZER_TRAINING = Kind(name="tokenizer training framework", mark="vector_quantizer")
-TOKENIZER = Kind(name="tokenizer alone", mark="linear")
+TOKENIZER_TRAINING = Kind(
+    name="tokenizer training framework",
+    mark="vector_quantizer",
+    layouts=(
+        Layout(
+            architecture=HEARQuantizerForPreTraining,
+            parts=(
+                *encoder("tokenizer.encoder.", "quantizer.acoustic_model."),
+                Part((("linear.*", "code_head.*"),), "tokenizer.", "quantizer."),
+                Part(LAYERS, "decoder.", "decoder.transformer.", "decoder_num_hidden_layers"),
+                Part(DECODER_HEADS_AND_CODEBOOK),
+            ),
+            sizes=(
+                *encoder_sizes("tokenizer.encoder."),
+                ("codebook_size", "tokenizer.linear.weight", 0, int),
+                *DECODER_SIZES,
+            ),
+            assumed=(TEMPERATURE,),
+            outputs=("logits", "reconstruction"),
+            unsaved=("vector_quantizer.num_updates",),
+        ),
+    ),
+    has_front_end=True,
+)
+TOKENIZER = Kind(name="tokenizer alone", mark="linear", layouts=(quantizer(""),))
 
 KINDS = (CLASSIFIER, PRETRAINING, TOKENIZER_TRAINING, TOKENIZER, ACOUSTIC)
 
 
-def expand_layers(table: tuple[tuple[str, str], ...], num_layers: int) -> list[tuple[str, str]]:
-    """Repeats each run of rows with `{layer}` for every layer."""
+def expand(table: tuple[tuple[str, str], ...], num_layers: int) -> list[tuple[str, str]]:
+    """Repeats each run of rows with `{layer}` for every layer, and gives each `.*` its weight and its bias."""
     pairs = []
     for is_layer, rows in groupby(table, key=lambda row: "{layer}" in row[0]):
         rows = list(rows)
         for layer in range(num_layers if is_layer else 1):
             pairs += [(theirs.format(layer=layer), ours.format(layer=layer)) for theirs, ours in rows]
-    return pairs
+    ends = {True: (".weight", ".bias"), False: ("",)}
+    return [
+        (theirs.removesuffix(".*") + end, ours.removesuffix(".*") + end)
+        for theirs, ours in pairs
+        for end in ends[theirs.endswith(".*")]
+    ]
 
 
-def recognise(keys) -> Kind:
+def recognise(keys: Iterable[str]) -> Kind:
     """Tells by the keys which file of the original this is.
 
     Raises:
@@ -215,3 +344,15 @@ def recognise(keys) -> Kind:
         f"{', '.join(f'`{kind.mark}.`' for kind in KINDS)}; found keys that start with: "
         f"{', '.join(f'`{part}`' for part in sorted(parts)[:20])}."
     )
+
+
+def kind_of(architecture: str | None) -> Kind:
+    """Which file of the original a model of ours, by the name of its class, goes back to.
+
+    Raises:
+        `ValueError`: if there is none for it.
+    """
+    kinds = {kind.main.architecture.__name__: kind for kind in KINDS}
+    if architecture not in kinds:
+        raise ValueError(f"The model must be one of {', '.join(kinds)}, found: {architecture}.")
+    return kinds[architecture]

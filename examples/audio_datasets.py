@@ -73,7 +73,7 @@ class DataArguments:
             raise ValueError(f"`validation_share` must lie between 0 and 1, found: {self.validation_share}")
 
 
-def load_labelled_audio(data_args: DataArguments, seed: int = 0) -> DatasetDict:
+def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: tuple[str, ...] = ()) -> DatasetDict:
     """
     Loads labelled clips from the source that `data_args` names.
 
@@ -83,6 +83,8 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0) -> DatasetDict:
         seed (`int`, *optional*, defaults to 0):
             Decides the automatic validation split, the clips that `max_train_samples` and `max_eval_samples` keep,
             and the spoken digits.
+        keep_columns (`tuple[str, ...]`, *optional*, defaults to none):
+            Further columns to keep, which all splits must have.
 
     Returns:
         `DatasetDict`: The splits `train`, `validation` and, where there is one, `test`, each with the columns `audio`
@@ -98,7 +100,9 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0) -> DatasetDict:
     if data_args.group_column is not None and "validation" not in splits:
         _require_columns(splits["train"], [data_args.group_column], "train", "--group_column")
         groups = splits["train"][data_args.group_column][:]
-    splits = _encode_labels(splits, data_args.multi_label)
+    for split, dataset in splits.items():
+        _require_columns(dataset, list(keep_columns), split, "the column's name, or leave the split out")
+    splits = _encode_labels(splits, data_args.multi_label, keep_columns)
     rng = np.random.default_rng(seed)
     if "validation" not in splits:
         train, validation = _split_indices(splits["train"]["label"][:], groups, data_args.validation_share, rng)
@@ -129,7 +133,7 @@ def _load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
         # Columns that are not asked for may already have these names.
         dataset = dataset.remove_columns(list({"audio", "label"} & set(dataset.column_names) - set(columns)))
         dataset = dataset.rename_columns({old: new for old, new in columns.items() if old != new})
-        splits[split] = _undecoded(dataset, "audio")
+        splits[split] = undecoded(dataset, "audio")
     return splits
 
 
@@ -141,15 +145,19 @@ def _require_columns(dataset: Dataset, names: list[str], split: str, option: str
         )
 
 
-def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
+def load_from_hub(name: str, config: str | None, revision: str | None, **options) -> Any:
+    """`load_dataset`, which says what to do where the clips are loose files and torchcodec is missing."""
     try:
-        name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
-        found = load_dataset(name, config, revision=revision)
+        return load_dataset(name, config, revision=revision, **options)
     except ImportError as error:
         raise ImportError(
-            f"{data_args.dataset_name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
+            f"{name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
             "Install torchcodec and FFmpeg, or use the Hub's copy: --dataset_revision refs/convert/parquet"
         ) from error
+
+
+def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
+    found = load_from_hub(data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision)
     splits = {}
     for split, names in SPLIT_NAMES.items():
         name = getattr(data_args, f"{split}_split_name")
@@ -231,10 +239,11 @@ def _load_table(path: Path, audio_column: str) -> Dataset:
         raise ValueError(f"{path} must hold clips, found none: fill it or leave it out.")
     if audio_column not in dataset.column_names:
         return dataset
-    return _resolve_paths(_undecoded(dataset, audio_column), audio_column, path.parent)
+    return _resolve_paths(undecoded(dataset, audio_column), audio_column, path.parent)
 
 
-def _undecoded(dataset: Dataset, column: str) -> Dataset:
+def undecoded(dataset: Dataset, column: str) -> Dataset:
+    """`dataset` with `column` as `Audio(decode=False)`: its entries suit `decode_audio`."""
     feature = dataset.features[column]
     if feature == Value("large_string"):  # as pandas writes; `Audio` does not take it
         dataset = dataset.cast_column(column, Value("string"))
@@ -262,11 +271,11 @@ def _resolve_paths(dataset: Dataset, column: str, folder: Path) -> Dataset:
             f"The paths in {column!r} must lead to files, absolute or from {folder.resolve()}: {len(missing)} of "
             f"{len(clips)} do not, the first being {missing[0]}. Move the table beside its audio or correct the paths."
         )
-    return _undecoded(dataset.remove_columns(column).add_column(column, clips), column)
+    return undecoded(dataset.remove_columns(column).add_column(column, clips), column)
 
 
-def _encode_labels(splits: dict[str, Dataset], multi_label: bool) -> dict[str, Dataset]:
-    """Gives all splits the same classes, and drops every column but `audio` and `label`."""
+def _encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: tuple[str, ...]) -> dict[str, Dataset]:
+    """Gives all splits the same classes, and drops every column but `audio`, `label` and those to keep."""
     labels, class_names = {}, {}
     for split, dataset in splits.items():
         labels[split], class_names[split] = _named_labels(dataset.features["label"], dataset["label"][:], split)
@@ -298,7 +307,7 @@ def _encode_labels(splits: dict[str, Dataset], multi_label: bool) -> dict[str, D
             ids = [[feature.str2int(name) for name in dict.fromkeys(clip)] for clip in values]
         else:
             ids = feature.str2int(values)
-        dataset = splits[split].select_columns("audio")
+        dataset = splits[split].select_columns(["audio", *keep_columns])
         splits[split] = dataset.add_column("label", ids, feature=List(feature) if multi_label else feature)
     return splits
 

@@ -9,28 +9,22 @@ On your own sounds, one folder a class, from a pretrained checkpoint:
     python examples/finetune.py --data_dir my_sounds --model_name_or_path runs/pretrained --output_dir runs/mine
 """
 
-import logging
-import sys
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
-import transformers
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
-    HfArgumentParser,
     PreTrainedModel,
     Trainer,
     TrainingArguments,
-    set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from audio_datasets import DataArguments, load_labelled_audio
 from audio_decoding import decode_audio
@@ -39,8 +33,7 @@ from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from metrics import multi_label_metrics, single_label_metrics
 from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from reporting import report
-
-logger = logging.getLogger(__name__)
+from scripting import last_checkpoint, parse_arguments, start
 
 
 @dataclass
@@ -95,15 +88,6 @@ class FineTuningArguments(TrainingArguments):
     class_balanced: bool = field(
         default=False, metadata={"help": "Weight each label by the inverse of its frequency in the loss."}
     )
-
-
-def parse_arguments(argv: list[str] | None = None):
-    parser = HfArgumentParser((ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments))
-    argv = sys.argv[1:] if argv is None else argv
-    if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
-        read = parser.parse_json_file if argv[0].endswith(".json") else parser.parse_yaml_file
-        return read(argv[0])
-    return parser.parse_args_into_dataclasses(argv)
 
 
 def label_feature(dataset: Dataset) -> tuple[ClassLabel, bool]:
@@ -220,26 +204,10 @@ def build_trainer(model, feature_extractor, dataset, prepared, model_args, train
     )
 
 
-def last_checkpoint(training_args: TrainingArguments) -> str | None:
-    """The checkpoint to resume from: the one asked for, or the last that an interrupted run left behind."""
-    asked = training_args.resume_from_checkpoint
-    if asked and str(asked).lower() not in ("true", "1", "yes"):
-        return asked
-    found = get_last_checkpoint(training_args.output_dir)
-    if found is None and asked:
-        raise ValueError(
-            f"`--resume_from_checkpoint` needs a checkpoint in {training_args.output_dir}, found none. Leave it out."
-        )
-    if found is not None:
-        logger.warning(f"Resuming from {found}. To start anew, give another --output_dir or delete that folder.")
-    return found
-
-
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    model_args, data_args, augmentation_args, training_args = parse_arguments(argv)
-    logging.basicConfig(level=training_args.get_process_log_level(), format="%(message)s")
-    transformers.utils.logging.set_verbosity(training_args.get_process_log_level())
-    set_seed(training_args.seed)
+    arguments = parse_arguments((ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments), argv)
+    model_args, data_args, augmentation_args, training_args = arguments
+    start(training_args)
 
     with training_args.main_process_first(desc="loading the clips"):
         dataset = load_labelled_audio(data_args, training_args.seed)

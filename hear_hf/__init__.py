@@ -1,10 +1,31 @@
 """HEAR (arXiv:2603.26098), a small audio model, for the Hugging Face ecosystem."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioTokenization,
+    AutoModelForPreTraining,
+)
 
-from .configuration_hear import HEARConfig
+from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .feature_extraction_hear import HEARFeatureExtractor
-from .modeling_hear import HEARForAudioClassification, HEARModel, HEARModelOutput, HEARPreTrainedModel
+from .modeling_hear import (
+    HEARForAudioClassification,
+    HEARForPreTraining,
+    HEARForPreTrainingOutput,
+    HEARModel,
+    HEARModelOutput,
+    HEARPreTrainedModel,
+)
+from .modeling_hear_quantizer import (
+    HEARQuantizer,
+    HEARQuantizerForPreTraining,
+    HEARQuantizerForPreTrainingOutput,
+    HEARQuantizerOutput,
+    HEARQuantizerPreTrainedModel,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -12,18 +33,37 @@ AutoConfig.register("hear", HEARConfig)
 AutoFeatureExtractor.register(HEARConfig, HEARFeatureExtractor)
 AutoModel.register(HEARConfig, HEARModel)
 AutoModelForAudioClassification.register(HEARConfig, HEARForAudioClassification)
+AutoModelForPreTraining.register(HEARConfig, HEARForPreTraining)
+
+AutoConfig.register("hear_quantizer", HEARQuantizerConfig)
+AutoFeatureExtractor.register(HEARQuantizerConfig, HEARFeatureExtractor)
+AutoModel.register(HEARQuantizerConfig, HEARQuantizer)
+AutoModelForAudioTokenization.register(HEARQuantizerConfig, HEARQuantizer)
+AutoModelForPreTraining.register(HEARQuantizerConfig, HEARQuantizerForPreTraining)
 
 # Saved folders carry the code, so that they load where this package is absent.
 HEARConfig.register_for_auto_class()
+HEARQuantizerConfig.register_for_auto_class()
 HEARFeatureExtractor.register_for_auto_class()
 HEARModel.register_for_auto_class("AutoModel")
 HEARForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+HEARForPreTraining.register_for_auto_class("AutoModelForPreTraining")
+HEARQuantizer.register_for_auto_class("AutoModel")
+HEARQuantizerForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 
 __all__ = [
     "HEARConfig",
     "HEARFeatureExtractor",
     "HEARForAudioClassification",
+    "HEARForPreTraining",
+    "HEARForPreTrainingOutput",
     "HEARModel",
     "HEARModelOutput",
     "HEARPreTrainedModel",
+    "HEARQuantizer",
+    "HEARQuantizerConfig",
+    "HEARQuantizerForPreTraining",
+    "HEARQuantizerForPreTrainingOutput",
+    "HEARQuantizerOutput",
+    "HEARQuantizerPreTrainedModel",
 ]

@@ -151,37 +151,40 @@ class FrameMasks:
         return hidden_states
 
 
-class HEARAcousticModel(nn.Module):
-    """Log-mel frames -> acoustic hidden states, window by window (paper, section 3.2)."""
+class HEARWindowedLayers(nn.Module):
+    """Layers that read clips of any length window by window: (batch_size, num_frames, D) -> the same shape."""
+
+    inputs_per_frame = 1
 
     def __init__(self, config: HEARConfig):
         super().__init__()
         self.window_length, self.window_overlap = config.window_length, config.window_overlap
-        self.feature_encoder = HEARFeatureEncoder(config)
         self.layers = nn.ModuleList([HEARLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs
 
     def forward(
         self,
-        log_mel: torch.Tensor,
+        inputs: torch.Tensor,
         masks: FrameMasks | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
-        """`log_mel` (batch_size, 2 * num_frames, num_mel_bins) -> `last_hidden_state` (batch_size, num_frames, D)."""
+        """`inputs` (batch_size, inputs_per_frame * num_frames, .) -> states (batch_size, num_frames, D)."""
         masks = FrameMasks() if masks is None else masks
-        if log_mel.shape[1] // 2 <= self.window_length:
-            states, attentions = self.encode(log_mel, masks, output_attentions, output_hidden_states)
-        else:
-            states, attentions = self.encode_windows(log_mel, masks, output_attentions, output_hidden_states)
+        fits = inputs.shape[1] // self.inputs_per_frame <= self.window_length
+        encode = self.encode if fits else self.encode_windows
+        states, attentions = encode(inputs, masks, output_attentions, output_hidden_states)
         return BaseModelOutput(
             last_hidden_state=states[-1],
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def encode(self, log_mel: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool):
+    def encode(self, inputs: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool):
         """One window: lists of all hidden states (or the last alone) and of the attention probabilities."""
-        hidden_states = masks.hide(self.feature_encoder(log_mel))
+        hidden_states = masks.hide(self.embed(inputs))
         states, attentions = [hidden_states], []
         for layer in self.layers:
             hidden_states, weights = layer(hidden_states, masks.valid)
@@ -191,22 +194,22 @@ class HEARAcousticModel(nn.Module):
         return states, attentions
 
     def encode_windows(
-        self, log_mel: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool
+        self, inputs: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool
     ):
         """Windows of L frames, the last one shorter, joined by weights that fall and rise where two overlap."""
-        batch_size, num_frames = log_mel.shape[0], log_mel.shape[1] // 2
+        batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
         num_states = len(self.layers) + 1 if output_hidden_states else 1
         merged, attentions = [None] * num_states, []
-        total = log_mel.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)  # float16 has no 1e-8
+        total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)  # float16 has no 1e-8
 
         for group in self.window_groups(num_frames):
-            stacked = torch.cat([log_mel[:, 2 * window.start : 2 * window.stop] for window in group])
+            stacked = torch.cat([self.input_window(inputs, window) for window in group])
             stacked_masks = FrameMasks.cat([masks[window] for window in group])
             states, weights = self.encode(stacked, stacked_masks, output_attentions, output_hidden_states)
             attentions += zip(*(layer.split(batch_size) for layer in weights), strict=True)
             for i, window in enumerate(group):
                 rows = slice(i * batch_size, (i + 1) * batch_size)
-                weight = self.window_weight(window, masks.valid, log_mel)
+                weight = self.window_weight(window, masks.valid, inputs)
                 total[:, window] += weight
                 for k, state in enumerate(states):
                     if merged[k] is None:
@@ -215,6 +218,9 @@ class HEARAcousticModel(nn.Module):
 
         total = total.clamp(min=MIN_WINDOW_WEIGHT)
         return [state.div_(total) for state in merged], list(zip(*attentions, strict=True))
+
+    def input_window(self, inputs: torch.Tensor, window: slice) -> torch.Tensor:
+        return inputs[:, self.inputs_per_frame * window.start : self.inputs_per_frame * window.stop]
 
     def window_groups(self, num_frames: int) -> list[list[slice]]:
         """The windows that bring new frames, those of full length in groups, a shorter last one by itself."""
@@ -237,3 +243,16 @@ class HEARAcousticModel(nn.Module):
             return weight
         num_known = window.start + self.window_overlap
         return weight * (valid.sum(-1) > num_known)[:, None, None]
+
+
+class HEARAcousticModel(HEARWindowedLayers):
+    """Log-mel frames -> acoustic hidden states, window by window (paper, section 3.2)."""
+
+    inputs_per_frame = 2
+
+    def __init__(self, config: HEARConfig):
+        super().__init__(config)
+        self.feature_encoder = HEARFeatureEncoder(config)
+
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.feature_encoder(inputs)

@@ -5,12 +5,20 @@ from transformers import PreTrainedConfig
 
 MEL_SAMPLING_RATE = 16_000  # Hz; the mel branch reads this rate, whatever the waveform's
 
-# Every saved folder names every class, whichever of them saved it.
+# Every saved folder names every class of its model type, whichever of them saved it.
 AUTO_MAP = {
     "AutoConfig": "configuration_hear.HEARConfig",
     "AutoFeatureExtractor": "feature_extraction_hear.HEARFeatureExtractor",
     "AutoModel": "modeling_hear.HEARModel",
     "AutoModelForAudioClassification": "modeling_hear.HEARForAudioClassification",
+    "AutoModelForPreTraining": "modeling_hear.HEARForPreTraining",
+}
+QUANTIZER_AUTO_MAP = {
+    "AutoConfig": "configuration_hear.HEARQuantizerConfig",
+    "AutoFeatureExtractor": "feature_extraction_hear.HEARFeatureExtractor",
+    "AutoModel": "modeling_hear_quantizer.HEARQuantizer",
+    "AutoModelForAudioTokenization": "modeling_hear_quantizer.HEARQuantizer",
+    "AutoModelForPreTraining": "modeling_hear_quantizer.HEARQuantizerForPreTraining",
 }
 
 
@@ -19,8 +27,27 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+class HEARFrameGrid:
+    """The 10 ms and 20 ms grids of a configuration with a `sampling_rate`, in samples."""
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between two spectrogram frames: 10 ms at `sampling_rate`."""
+        return self.sampling_rate // 100
+
+    @property
+    def win_length(self) -> int:
+        """Samples under one spectrogram window: 25 ms at `sampling_rate`."""
+        return self.sampling_rate // 40
+
+    @property
+    def inputs_to_logits_ratio(self) -> int:
+        """Samples per encoder frame: 20 ms at `sampling_rate`."""
+        return 2 * self.hop_length
+
+
 @strict
-class HEARConfig(PreTrainedConfig):
+class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     r"""
     Configuration of a [`HEARModel`]. The defaults give the published size: 15.1 M parameters with 50 labels.
 
@@ -59,6 +86,8 @@ class HEARConfig(PreTrainedConfig):
             Width of the classification head.
         classifier_dropout (`float`, *optional*, defaults to 0.1):
             Dropout before the last layer of the classification head.
+        codebook_size (`int`, *optional*, defaults to 1024):
+            Codes that [`HEARForPreTraining`] tells apart: those of its quantizer.
         sampling_rate (`int`, *optional*, defaults to 16000):
             Rate of the waveform in Hz, and of the log-power branch. At least 16000 and a multiple of 200, so that
             25 ms and 10 ms are whole numbers of samples. The log-mel branch always reads 16 kHz.
@@ -116,6 +145,7 @@ class HEARConfig(PreTrainedConfig):
     max_position_embeddings: int = 1500
     classifier_proj_size: int = 384
     classifier_dropout: float | int = 0.1
+    codebook_size: int = 1024
     sampling_rate: int = 16_000
     n_fft: int = 1024
     num_mel_bins: int = 128
@@ -133,62 +163,174 @@ class HEARConfig(PreTrainedConfig):
         kwargs["auto_map"] = AUTO_MAP | (kwargs.get("auto_map") or {})
         super().__post_init__(**kwargs)
 
-    @property
-    def hop_length(self) -> int:
-        """Samples between two spectrogram frames: 10 ms at `sampling_rate`."""
-        return self.sampling_rate // 100
-
-    @property
-    def win_length(self) -> int:
-        """Samples under one spectrogram window: 25 ms at `sampling_rate`."""
-        return self.sampling_rate // 40
-
-    @property
-    def inputs_to_logits_ratio(self) -> int:
-        """Samples per encoder frame: 20 ms at `sampling_rate`."""
-        return 2 * self.hop_length
-
     def validate_architecture(self):
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
-        self._validate_sizes()
-        self._validate_shares()
-
-    def _validate_sizes(self):
-        for name in _POSITIVE:
-            _require(getattr(self, name) > 0, f"`{name}` must be positive, found: {getattr(self, name)}")
-        for heads, width in (
-            ("num_attention_heads", "hidden_size"),
-            ("task_num_attention_heads", "task_hidden_size"),
-        ):
-            _require(
-                getattr(self, width) % getattr(self, heads) == 0,
-                f"`{heads}` must divide `{width}`, found: {heads}={getattr(self, heads)} and "
-                f"{width}={getattr(self, width)}",
-            )
-        _require(
-            0 <= self.window_overlap < self.window_length,
-            "`window_overlap` must be at least 0 and below `window_length`, found: "
-            f"window_overlap={self.window_overlap} and window_length={self.window_length}",
-        )
-        _require(
-            self.sampling_rate >= MEL_SAMPLING_RATE and self.sampling_rate % 200 == 0,
-            f"`sampling_rate` must be at least {MEL_SAMPLING_RATE} Hz and a multiple of 200 Hz, "
-            f"found: {self.sampling_rate}",
-        )
+        _require_positive(self, _POSITIVE)
+        _require_shares(self, _SHARES)
+        _require_divisor(self, "num_attention_heads", "hidden_size")
+        _require_divisor(self, "task_num_attention_heads", "task_hidden_size")
+        _require_windows_and_rate(self)
         _require(
             self.n_fft >= self.win_length,
             f"`n_fft` must hold a window of 25 ms, found: n_fft={self.n_fft} and sampling_rate={self.sampling_rate}, "
             f"where 25 ms are {self.win_length} samples",
         )
-
-    def _validate_shares(self):
-        for name in _SHARES:
-            _require(0 <= getattr(self, name) <= 1, f"`{name}` must be between 0 and 1, found: {getattr(self, name)}")
         _require(
             self.mask_feature_length <= self.hidden_size,
             "`mask_feature_length` must not be above `hidden_size`, found: "
             f"mask_feature_length={self.mask_feature_length} and hidden_size={self.hidden_size}",
         )
+
+
+@strict
+class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
+    r"""
+    Configuration of a [`HEARQuantizer`], HEAR's acoustic tokenizer, and of its training. The defaults are the
+    published ones.
+
+    Args:
+        hidden_size (`int`, *optional*, defaults to 128):
+            Width of the encoder.
+        num_hidden_layers (`int`, *optional*, defaults to 6):
+            Layers of the encoder.
+        num_attention_heads (`int`, *optional*, defaults to 4):
+            Attention heads of the encoder. Must divide `hidden_size`.
+        intermediate_size (`int`, *optional*, defaults to 512):
+            Width of the encoder's feed-forward layers.
+        hidden_act (`str`, *optional*, defaults to `"silu"`):
+            Activation of the feed-forward layers, also of the decoder's.
+        hidden_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout after each feed-forward layer, also of the decoder's.
+        activation_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout after the activation inside these layers.
+        attention_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout of the attention probabilities, also of the decoder's.
+        window_length (`int`, *optional*, defaults to 300):
+            Frames of 20 ms that encoder and decoder see at once (6 s).
+        window_overlap (`int`, *optional*, defaults to 50):
+            Frames that two neighbouring windows share. Must be below `window_length`.
+        codebook_size (`int`, *optional*, defaults to 1024):
+            Number of codes.
+        codebook_dim (`int`, *optional*, defaults to 32):
+            Width of a code's vector.
+        decoder_hidden_size (`int`, *optional*, defaults to 128):
+            Width of the decoder, which only training needs.
+        decoder_num_hidden_layers (`int`, *optional*, defaults to 2):
+            Layers of the decoder.
+        decoder_num_attention_heads (`int`, *optional*, defaults to 4):
+            Attention heads of the decoder. Must divide `decoder_hidden_size`.
+        decoder_intermediate_size (`int`, *optional*, defaults to 512):
+            Width of the decoder's feed-forward layers.
+        teacher_hidden_size (`int`, *optional*, defaults to 768):
+            Width of the hidden states of the teacher that the decoder predicts; `None` without a teacher.
+        reconstruction_loss_weight (`float`, *optional*, defaults to 0.3):
+            Weight of the squared error of the log-mel spectrogram.
+        distillation_loss_weight (`float`, *optional*, defaults to 0.7):
+            Weight of 1 less the cosine between prediction and teacher.
+        diversity_loss_weight (`float`, *optional*, defaults to 0.1):
+            Weight of the squared distance of the batch's mean code probabilities from equal ones.
+        gumbel_temperature (`float`, *optional*, defaults to 2.0):
+            Temperature of the Gumbel softmax at the start.
+        gumbel_temperature_decay (`float`, *optional*, defaults to 0.999995):
+            Factor on the temperature at each step.
+        gumbel_min_temperature (`float`, *optional*, defaults to 0.5):
+            Lowest temperature.
+        sampling_rate (`int`, *optional*, defaults to 16000):
+            Rate of the waveform in Hz. At least 16000 and a multiple of 200. The log-mel spectrogram is one of 16 kHz.
+        num_mel_bins (`int`, *optional*, defaults to 128):
+            Bins of the log-mel spectrogram.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-05):
+            Epsilon of the layer norms.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the initial weights.
+
+    Example:
+
+    ```python
+    >>> from hear_hf import HEARQuantizer, HEARQuantizerConfig
+
+    >>> quantizer = HEARQuantizer(HEARQuantizerConfig())
+    >>> quantizer.config.codebook_size
+    1024
+    ```
+    """
+
+    model_type = "hear_quantizer"
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    hidden_act: str = "silu"
+    hidden_dropout: float | int = 0.1
+    activation_dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    window_length: int = 300
+    window_overlap: int = 50
+    codebook_size: int = 1024
+    codebook_dim: int = 32
+    decoder_hidden_size: int = 128
+    decoder_num_hidden_layers: int = 2
+    decoder_num_attention_heads: int = 4
+    decoder_intermediate_size: int = 512
+    teacher_hidden_size: int | None = 768
+    reconstruction_loss_weight: float | int = 0.3
+    distillation_loss_weight: float | int = 0.7
+    diversity_loss_weight: float | int = 0.1
+    gumbel_temperature: float | int = 2.0
+    gumbel_temperature_decay: float | int = 0.999995
+    gumbel_min_temperature: float | int = 0.5
+    sampling_rate: int = 16_000
+    num_mel_bins: int = 128
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        kwargs["auto_map"] = QUANTIZER_AUTO_MAP | (kwargs.get("auto_map") or {})
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
+        _require_positive(self, _QUANTIZER_POSITIVE)
+        _require_shares(self, _QUANTIZER_SHARES)
+        _require_divisor(self, "num_attention_heads", "hidden_size")
+        _require_divisor(self, "decoder_num_attention_heads", "decoder_hidden_size")
+        _require_windows_and_rate(self)
+        _require(
+            self.teacher_hidden_size is None or self.teacher_hidden_size > 0,
+            f"`teacher_hidden_size` must be positive, or None without a teacher, found: {self.teacher_hidden_size}",
+        )
+
+
+def _require_positive(config: PreTrainedConfig, names: tuple[str, ...]) -> None:
+    for name in names:
+        _require(getattr(config, name) > 0, f"`{name}` must be positive, found: {getattr(config, name)}")
+
+
+def _require_shares(config: PreTrainedConfig, names: tuple[str, ...]) -> None:
+    for name in names:
+        _require(0 <= getattr(config, name) <= 1, f"`{name}` must be between 0 and 1, found: {getattr(config, name)}")
+
+
+def _require_divisor(config: PreTrainedConfig, heads: str, width: str) -> None:
+    _require(
+        getattr(config, width) % getattr(config, heads) == 0,
+        f"`{heads}` must divide `{width}`, found: {heads}={getattr(config, heads)} and "
+        f"{width}={getattr(config, width)}",
+    )
+
+
+def _require_windows_and_rate(config: PreTrainedConfig) -> None:
+    _require(
+        0 <= config.window_overlap < config.window_length,
+        "`window_overlap` must be at least 0 and below `window_length`, found: "
+        f"window_overlap={config.window_overlap} and window_length={config.window_length}",
+    )
+    _require(
+        config.sampling_rate >= MEL_SAMPLING_RATE and config.sampling_rate % 200 == 0,
+        f"`sampling_rate` must be at least {MEL_SAMPLING_RATE} Hz and a multiple of 200 Hz, "
+        f"found: {config.sampling_rate}",
+    )
 
 
 _POSITIVE = (
@@ -202,6 +344,7 @@ _POSITIVE = (
     "task_intermediate_size",
     "max_position_embeddings",
     "classifier_proj_size",
+    "codebook_size",
     "n_fft",
     "num_mel_bins",
     "layer_norm_eps",
@@ -218,4 +361,24 @@ _SHARES = (
     "mask_feature_prob",
 )
 
-__all__ = ["HEARConfig"]
+_QUANTIZER_POSITIVE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "window_length",
+    "codebook_size",
+    "codebook_dim",
+    "decoder_hidden_size",
+    "decoder_num_hidden_layers",
+    "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+    "gumbel_temperature",
+    "gumbel_temperature_decay",
+    "gumbel_min_temperature",
+    "num_mel_bins",
+    "layer_norm_eps",
+)
+_QUANTIZER_SHARES = ("hidden_dropout", "activation_dropout", "attention_dropout", "gumbel_temperature_decay")
+
+__all__ = ["HEARConfig", "HEARQuantizerConfig"]

@@ -1,9 +1,8 @@
 """PyTorch HEAR model (arXiv:2603.26098).
 
-Shapes: B batch, N samples, n encoder frames (20 ms), D width, H heads of size d, F bins of the log-power spectrum.
+Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +16,8 @@ from transformers.utils.generic import can_return_tuple
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
 from .configuration_hear import HEARConfig
 from .masking_hear import span_mask
-from .spectrogram_hear import HEARSpectrogram, num_encoder_frames
-
-POOLING_EPS = 1e-8
+from .spectrogram_hear import HEARLogMel, HEARSpectrogram, num_encoder_frames
+from .task_model_hear import HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
 @dataclass
@@ -52,101 +50,38 @@ class HEARModelOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class HEARSpectrogramMixture(nn.Module):
-    """Mixes the log-power spectrum, gated by the acoustic hidden states, into them (paper, section 3.3)."""
-
-    def __init__(self, config: HEARConfig):
-        super().__init__()
-        self.gate = nn.Linear(config.hidden_size, config.hidden_size)
-        self.spectrum = nn.Linear(2 * (config.n_fft // 2 + 1), config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.output = nn.Linear(2 * config.hidden_size, config.task_hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor, log_power: torch.Tensor) -> torch.Tensor:
-        pairs = log_power.unflatten(1, (-1, 2)).transpose(2, 3).flatten(2)  # (B, 2n, F) -> (B, n, 2F), bin-major
-        spectrum = self.spectrum(pairs) * self.gate(hidden_states).sigmoid()
-        spectrum = nn.functional.gelu(self.layer_norm(spectrum))
-        return self.output(torch.cat([hidden_states, spectrum], dim=-1))
-
-
-class HEARTaskModel(nn.Module):
-    """One post-norm transformer layer over the clip, or over each segment of a longer one (paper, section 3.4)."""
-
-    def __init__(self, config: HEARConfig):
-        super().__init__()
-        width = config.task_hidden_size
-        self.num_heads = config.task_num_attention_heads
-        self.dropout = config.task_dropout
-        self.position_embeddings = nn.Parameter(torch.zeros(1, config.max_position_embeddings, width))
-        self.qkv_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-        self.attention_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.intermediate_dense = nn.Linear(width, config.task_intermediate_size)
-        self.output_dense = nn.Linear(config.task_intermediate_size, width)
-        self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-
-    def forward(
-        self, hidden_states: torch.Tensor, valid: torch.Tensor | None, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        hidden_states = hidden_states + self.position_embeddings[:, : hidden_states.shape[1]]
-        attended, weights = self.attend(hidden_states, valid, output_attentions)
-        hidden_states = self.attention_layer_norm(hidden_states + self.drop(attended))
-        expanded = self.drop(nn.functional.relu(self.intermediate_dense(hidden_states)))
-        return self.final_layer_norm(hidden_states + self.drop(self.output_dense(expanded))), weights
-
-    def drop(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
-
-    def attend(self, hidden_states: torch.Tensor, valid: torch.Tensor | None, output_attentions: bool):
-        qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, n, 3, H, d) -> 3 x (B, H, n, d)
-        bias = None
-        if valid is not None:
-            bias = torch.zeros_like(valid, dtype=query.dtype).masked_fill(~valid, torch.finfo(query.dtype).min)
-            bias = bias[:, None, None, :]
-        if output_attentions:
-            scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-            weights = (
-                (scores if bias is None else scores + bias)
-                .softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-                .to(value.dtype)
-            )
-            attended = self.drop(weights) @ value
-        else:
-            weights, dropout = None, self.dropout if self.training else 0.0
-            attended = nn.functional.scaled_dot_product_attention(query, key, value, bias, dropout)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), weights
-
-
-def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_length: int) -> torch.Tensor:
-    """Mean, maximum and standard deviation over the valid frames, in float32: (B, n, D) -> (B, 3D).
-
-    Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made. These
-    are filled in place: kept one by one between freed temporaries they would fragment the heap.
+@dataclass
+class HEARForPreTrainingOutput(ModelOutput):
     """
-    segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
-    batch_size, num_frames, width = hidden_states.shape
-    num_segments = -(-num_frames // segment_length)
-    moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=torch.float32)
-    counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=torch.float32)
-    for i, segment in enumerate(segments):
-        counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
-    means, maxima, squares = moments
-    count = counts.sum(0)
-    mean = (counts * means).sum(0) / count.clamp(min=1)
-    square = (squares + counts * (means - mean).square()).sum(0)
-    deviation = (square / (count - 1).clamp(min=1) + POOLING_EPS).sqrt()
-    return torch.cat([mean, maxima.amax(0), deviation], dim=-1)
+    Output of [`HEARForPreTraining`].
 
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
+            Cross entropy of the codes at the hidden frames.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
+            Scores of the codes of each frame, before the softmax.
+        masked_accuracy (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
+            Share of the hidden frames whose code is scored highest.
+        num_masked_frames (`torch.LongTensor` of shape `(1,)`, *optional*, with `labels`):
+            Frames over which `loss` and `masked_accuracy` are means.
+        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
+            Output of the acoustic model.
+        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
+            True where a frame belongs to the clip, False where it is padding.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
+            Output of the feature encoder and of each layer of the acoustic model.
+        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
+            Attention probabilities of each layer, as in [`HEARModelOutput`].
+    """
 
-def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Count (B, 1), and (B, D) each: mean, maximum and sum of squares about the mean of the valid frames."""
-    hidden_states, weights = hidden_states.float(), valid.unsqueeze(-1)
-    count = weights.sum(1)
-    mean = (hidden_states * weights).sum(1) / count.clamp(min=1)
-    maximum = hidden_states.masked_fill(~weights, torch.finfo(hidden_states.dtype).min).amax(1)
-    squares = ((hidden_states - mean.unsqueeze(1)).square() * weights).sum(1)
-    return count, mean, maximum, squares
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    masked_accuracy: torch.FloatTensor | None = None
+    num_masked_frames: torch.LongTensor | None = None
+    acoustic_hidden_states: torch.FloatTensor | None = None
+    frame_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class HEARBatchNorm(nn.BatchNorm1d):
@@ -205,7 +140,7 @@ class HEARPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, HEARSpectrogram):
+        if isinstance(module, HEARLogMel):
             for name, table in module.tables().items():
                 init.copy_(getattr(module, name), table)
         elif isinstance(module, nn.Conv1d):
@@ -222,8 +157,109 @@ class HEARPreTrainedModel(PreTrainedModel):
         """Number of encoder frames of clips of `input_lengths` samples."""
         return num_encoder_frames(input_lengths, self.config.hop_length)
 
+    def check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+        if input_values.ndim != 2:
+            raise ValueError(
+                f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
+                "Average the channels, and give a single clip as `input_values[None]`."
+            )
+        minimum = self.config.win_length // 2 + 1
+        if input_values.shape[1] < minimum:
+            raise ValueError(
+                f"`input_values` must hold at least {minimum} samples a clip, found: {input_values.shape[1]}."
+            )
+        if attention_mask is not None and attention_mask.shape != input_values.shape:
+            raise ValueError(
+                f"`attention_mask` must have the shape of `input_values`, {tuple(input_values.shape)}, found: "
+                f"{tuple(attention_mask.shape)}. It marks samples, not frames."
+            )
 
-class HEARModel(HEARPreTrainedModel):
+    def check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
+        """Refuses what is not given frame by frame: `values` must have the shape `expected`."""
+        if values is not None and values.shape != expected:
+            raise ValueError(
+                f"`{name}` must have shape {expected}, one row for each frame of 20 ms, found: {tuple(values.shape)}. "
+                "`_get_feat_extract_output_lengths` gives the number of frames."
+            )
+
+    def outputs_wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+        """What is asked for, or else what the configuration says."""
+        config = self.config
+        return (
+            config.output_attentions if output_attentions is None else output_attentions,
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        )
+
+
+def all_valid(hidden_states: torch.Tensor) -> torch.Tensor:
+    """The frame mask of a batch without padding: (B, n, D) -> (B, n)."""
+    return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
+
+
+class HEARAcousticEncoder(HEARPreTrainedModel):
+    """Front end and acoustic model: what masked audio modelling trains, and what [`HEARModel`] builds on.
+
+    Args:
+        config ([`HEARConfig`]): Sizes of the model.
+    """
+
+    def __init__(self, config: HEARConfig):
+        super().__init__(config)
+        self.spectrogram = HEARLogMel(config)
+        self.acoustic_model = HEARAcousticModel(config)
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.BoolTensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> HEARModelOutput:
+        """As [`HEARModel.forward`], without what the mixture and the task model add."""
+        self.check_inputs(input_values, attention_mask)
+        log_mel, valid = self.spectrogram(input_values, attention_mask)
+        acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
+        return HEARModelOutput(
+            acoustic_hidden_states=acoustic.last_hidden_state,
+            frame_mask=all_valid(acoustic.last_hidden_state) if valid is None else valid,
+            hidden_states=acoustic.hidden_states,
+            attentions=acoustic.attentions,
+        )
+
+    def encode(self, log_mel, valid, hidden_time, output_attentions, output_hidden_states):
+        """The acoustic model's outputs for normalised log-mel frames."""
+        batch_size, num_frames = log_mel.shape[0], log_mel.shape[1] // 2
+        self.check_frames("mask_time_indices", hidden_time, batch_size, num_frames)
+        masks = self.frame_masks(valid, hidden_time, batch_size, num_frames)
+        log_mel = log_mel[:, : 2 * num_frames].to(self.dtype)
+        return self.acoustic_model(log_mel, masks, output_attentions, output_hidden_states)
+
+    def frame_masks(
+        self, valid: torch.Tensor | None, hidden_time: torch.Tensor | None, batch_size: int, num_frames: int
+    ) -> FrameMasks:
+        """The given masks, and those that SpecAugment draws while training."""
+        config, hidden_features = self.config, None
+        if self.training and config.apply_spec_augment:
+            everything = torch.ones(batch_size, num_frames, dtype=torch.bool, device=self.device)
+            if hidden_time is None and config.mask_time_prob > 0:
+                hidden_time = span_mask(
+                    everything if valid is None else valid,
+                    config.mask_time_prob,
+                    config.mask_time_length,
+                    config.mask_time_min_masks,
+                )
+            if config.mask_feature_prob > 0:
+                hidden_features = span_mask(
+                    everything[:, :1].expand(-1, config.hidden_size),
+                    config.mask_feature_prob,
+                    config.mask_feature_length,
+                    config.mask_feature_min_masks,
+                )
+        return FrameMasks(valid, hidden_time, hidden_features)
+
+
+class HEARModel(HEARAcousticEncoder):
     """The bare HEAR model: front end, acoustic model, spectrogram mixture and task model, without a head.
 
     Args:
@@ -233,7 +269,6 @@ class HEARModel(HEARPreTrainedModel):
     def __init__(self, config: HEARConfig):
         super().__init__(config)
         self.spectrogram = HEARSpectrogram(config)
-        self.acoustic_model = HEARAcousticModel(config)
         self.spectrogram_mixture = HEARSpectrogramMixture(config)
         self.task_model = HEARTaskModel(config)
         self.post_init()
@@ -261,78 +296,25 @@ class HEARModel(HEARPreTrainedModel):
             return_dict (`bool`, *optional*): Whether to return a [`HEARModelOutput`] rather than a tuple.
 
         Raises:
-            `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or the
+            `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or a
                 mask has another shape.
         """
-        config = self.config
-        output_attentions = config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output_attentions, output_hidden_states = self.outputs_wanted(output_attentions, output_hidden_states)
         self.check_inputs(input_values, attention_mask)
 
-        acoustic, log_power, valid = self.encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
-        )
+        log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
+        acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
         integrated, attentions = self.integrate(acoustic.last_hidden_state, log_power, valid, output_attentions)
-        if valid is None:
-            valid = torch.ones(integrated.shape[:2], dtype=torch.bool, device=integrated.device)
+        valid = all_valid(integrated) if valid is None else valid
 
         return HEARModelOutput(
             last_hidden_state=integrated,
-            pooler_output=pool_statistics(integrated, valid, config.max_position_embeddings).to(integrated.dtype),
+            pooler_output=pool_statistics(integrated, valid, self.config.max_position_embeddings).to(integrated.dtype),
             acoustic_hidden_states=acoustic.last_hidden_state,
             frame_mask=valid,
             hidden_states=(*acoustic.hidden_states, integrated) if output_hidden_states else None,
             attentions=(*acoustic.attentions, attentions) if output_attentions else None,
         )
-
-    def check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
-        if input_values.ndim != 2:
-            raise ValueError(
-                f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
-                "Average the channels, and give a single clip as `input_values[None]`."
-            )
-        minimum = self.config.win_length // 2 + 1
-        if input_values.shape[1] < minimum:
-            raise ValueError(
-                f"`input_values` must hold at least {minimum} samples a clip, found: {input_values.shape[1]}."
-            )
-        if attention_mask is not None and attention_mask.shape != input_values.shape:
-            raise ValueError(
-                f"`attention_mask` must have the shape of `input_values`, {tuple(input_values.shape)}, found: "
-                f"{tuple(attention_mask.shape)}. It marks samples, not frames."
-            )
-
-    def encode(self, input_values, attention_mask, hidden_time, output_attentions, output_hidden_states):
-        """Front end and acoustic model: the acoustic outputs, the log-power still to be read, and the frame mask."""
-        log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
-        num_frames = log_mel.shape[1] // 2
-        masks = self.frame_masks(valid, hidden_time, input_values.shape[0], num_frames)
-        log_mel = log_mel[:, : 2 * num_frames].to(self.dtype)
-        acoustic = self.acoustic_model(log_mel, masks, output_attentions, output_hidden_states)
-        return acoustic, log_power, valid
-
-    def frame_masks(
-        self, valid: torch.Tensor | None, hidden_time: torch.Tensor | None, batch_size: int, num_frames: int
-    ) -> FrameMasks:
-        """The given masks, and those that SpecAugment draws while training."""
-        config, hidden_features = self.config, None
-        if self.training and config.apply_spec_augment:
-            everything = torch.ones(batch_size, num_frames, dtype=torch.bool, device=self.device)
-            if hidden_time is None and config.mask_time_prob > 0:
-                hidden_time = span_mask(
-                    everything if valid is None else valid,
-                    config.mask_time_prob,
-                    config.mask_time_length,
-                    config.mask_time_min_masks,
-                )
-            if config.mask_feature_prob > 0:
-                hidden_features = span_mask(
-                    everything[:, :1].expand(-1, config.hidden_size),
-                    config.mask_feature_prob,
-                    config.mask_feature_length,
-                    config.mask_feature_min_masks,
-                )
-        return FrameMasks(valid, hidden_time, hidden_features)
 
     def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions):
         """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size)."""
@@ -352,6 +334,93 @@ class HEARModel(HEARPreTrainedModel):
             integrated[:, frames] = output
             attentions.append(weights)
         return integrated, tuple(attentions)
+
+
+class HEARForPreTraining(HEARPreTrainedModel):
+    """HEAR's acoustic model with a head that tells the codes of hidden frames: masked audio modelling (paper, 3.2).
+
+    The codes come from a [`HEARQuantizer`]. Mixture and task model have no part in this stage: a classifier that is
+    loaded from such a checkpoint starts them anew.
+
+    Args:
+        config ([`HEARConfig`]): Sizes, among them the quantizer's `codebook_size`.
+    """
+
+    def __init__(self, config: HEARConfig):
+        super().__init__(config)
+        self.hear = HEARAcousticEncoder(config)
+        self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
+        self.post_init()
+
+    def freeze_feature_encoder(self):
+        """Stops the training of the convolution in front of the acoustic model."""
+        self.hear.acoustic_model.feature_encoder.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        mask_time_indices: torch.BoolTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> HEARForPreTrainingOutput:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+                Mono waveform in [-1, 1] at `config.sampling_rate`. See [`HEARFeatureExtractor`].
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                1 = real sample, 0 = padding.
+            mask_time_indices (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
+                True = frame hidden from the acoustic model, and scored. In padding it has no effect.
+            labels (`torch.LongTensor` of shape `(batch_size, num_frames)`, *optional*):
+                The quantizer's codes, in `[0, config.codebook_size - 1]`; -100 = not scored. Needs
+                `mask_time_indices`.
+            output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
+            output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
+            return_dict (`bool`, *optional*): Whether to return a [`HEARForPreTrainingOutput`] rather than a tuple.
+
+        Raises:
+            `ValueError`: if `labels` come without `mask_time_indices`, or something has another shape.
+        """
+        if labels is not None and mask_time_indices is None:
+            raise ValueError(
+                "`labels` must come with `mask_time_indices`, which say where they are scored, found: None. "
+                "`hear_hf.masking_hear.share_mask` draws them."
+            )
+        outputs = self.hear(
+            input_values,
+            attention_mask,
+            mask_time_indices,
+            *self.outputs_wanted(output_attentions, output_hidden_states),
+        )
+        logits = self.code_head(outputs.acoustic_hidden_states)
+        self.check_frames("labels", labels, *logits.shape[:2])
+        loss = accuracy = num_masked = None
+        if labels is not None:
+            hidden = mask_time_indices.bool() & outputs.frame_mask
+            loss, accuracy, num_masked = masked_prediction_scores(logits, labels, hidden)
+        return HEARForPreTrainingOutput(
+            loss=loss,
+            logits=logits,
+            masked_accuracy=accuracy,
+            num_masked_frames=num_masked,
+            acoustic_hidden_states=outputs.acoustic_hidden_states,
+            frame_mask=outputs.frame_mask,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def masked_prediction_scores(logits: torch.Tensor, labels: torch.Tensor, hidden: torch.Tensor):
+    """Mean cross entropy and accuracy over the hidden frames, and their number; 0 where there are none."""
+    labels = labels.masked_fill(~hidden, -100)
+    num_masked = (labels != -100).sum()
+    total = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    num_right = (logits.argmax(-1) == labels).sum()
+    return total / num_masked.clamp(min=1), num_right / num_masked.clamp(min=1), num_masked
 
 
 class HEARForAudioClassification(HEARPreTrainedModel):
@@ -413,4 +482,4 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         )
 
 
-__all__ = ["HEARForAudioClassification", "HEARModel", "HEARPreTrainedModel"]
+__all__ = ["HEARForAudioClassification", "HEARForPreTraining", "HEARModel", "HEARPreTrainedModel"]

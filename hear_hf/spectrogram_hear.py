@@ -112,24 +112,21 @@ class HEARLogPower:
         return (self.compute(frames.start, frames.stop) - self.mean) / (self.std + STD_FLOOR)
 
 
-class HEARSpectrogram(nn.Module):
-    """Waveform -> log-mel, log-power and the mask of the valid encoder frames (paper, section 3.1)."""
+class HEARLogMel(nn.Module):
+    """Waveform -> log-mel frames and the mask of the valid encoder frames."""
 
     def __init__(self, config: HEARConfig):
         super().__init__()
-        self.num_mel_bins = config.num_mel_bins
-        self.n_fft, self.hop_length, self.win_length = config.n_fft, config.hop_length, config.win_length
+        self.num_mel_bins, self.hop_length = config.num_mel_bins, config.hop_length
         common = math.gcd(config.sampling_rate, MEL_SAMPLING_RATE)
         self.source_rate, self.mel_rate = config.sampling_rate // common, MEL_SAMPLING_RATE // common
         self.resamples = self.source_rate != self.mel_rate
-        self.shares_stft = not self.resamples and self.n_fft == MEL_N_FFT
         for name, table in self.tables().items():
             self.register_buffer(name, table, persistent=False)
 
     def tables(self) -> dict[str, torch.Tensor]:
         """The fixed tables by buffer name; `_init_weights` refills the buffers with them."""
         tables = {
-            "window": torch.hann_window(self.win_length, dtype=torch.float32, device="cpu"),
             "mel_window": torch.hann_window(MEL_WIN_LENGTH, dtype=torch.float32, device="cpu"),
             "mel_filters": htk_mel_filters(MEL_N_FFT // 2 + 1, self.num_mel_bins),
         }
@@ -149,55 +146,87 @@ class HEARSpectrogram(nn.Module):
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, HEARLogPower, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
             input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): Waveform in [-1, 1].
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 = real sample.
 
         Returns:
-            log-mel `(batch_size, num_frames, num_mel_bins)`, log-power (to be sliced along its frames), and the mask
-            `(batch_size, num_frames // 2)` of valid encoder frames, or `None` where there was no mask.
+            log-mel `(batch_size, num_frames, num_mel_bins)` and the mask `(batch_size, num_frames // 2)` of valid
+            encoder frames, or `None` where there was no mask.
         """
         with torch.autocast(device_type=input_values.device.type, enabled=False):
             clips = HEARClips.from_batch(input_values.float(), attention_mask)
             num_frames = 1 + input_values.shape[1] // self.hop_length
             frame_lengths = 1 + clips.lengths // self.hop_length
-            log_mel, log_power = self.log_spectra(clips, num_frames, frame_mask(frame_lengths, num_frames))
+            spectra = self.log_spectra(clips, num_frames, frame_mask(frame_lengths, num_frames))
         mask = None
         if attention_mask is not None:
             mask = frame_mask((frame_lengths // 2).clamp(min=1), num_frames // 2)
-        return log_mel, log_power, mask
+        return *spectra, mask
+
+    def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple[torch.Tensor]:
+        mel_clips = self.resampled(clips)
+        log_mel = clips.waveform.new_empty(clips.waveform.shape[0], num_frames, self.num_mel_bins)
+        for start, stop in segments(num_frames):
+            log_mel[:, start:stop] = floored_log(self.mel_power(mel_clips, start, stop) @ self.mel_filters)
+        return (self.normalised(log_mel, mask),)
+
+    def resampled(self, clips: HEARClips) -> HEARClips:
+        return clips.resample(self.resampling_kernel, self.source_rate) if self.resamples else clips
+
+    def mel_power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
+        return power_spectrogram(clips, start, stop, MEL_N_FFT, MEL_HOP_LENGTH, self.mel_window)
+
+    def normalised(self, log_mel: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        mean, std = clip_moments(frame_moments(log_mel), mask)
+        return (log_mel - mean) / (std + STD_FLOOR)
+
+
+class HEARSpectrogram(HEARLogMel):
+    """Waveform -> log-mel, log-power and the mask of the valid encoder frames (paper, section 3.1).
+
+    `forward` gives what that of [`HEARLogMel`] gives, and after the log-mel a [`HEARLogPower`].
+    """
+
+    def __init__(self, config: HEARConfig):
+        self.n_fft, self.win_length = config.n_fft, config.win_length
+        super().__init__(config)
+        self.shares_stft = not self.resamples and self.n_fft == MEL_N_FFT
+
+    def tables(self) -> dict[str, torch.Tensor]:
+        window = torch.hann_window(self.win_length, dtype=torch.float32, device="cpu")
+        return {"window": window} | super().tables()
 
     def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple[torch.Tensor, HEARLogPower]:
-        mel_clips = clips.resample(self.resampling_kernel, self.source_rate) if self.resamples else clips
+        mel_clips = self.resampled(clips)
         # Filled in place: segments that stay between freed ones would fragment the heap, by a gigabyte in an hour.
         batch_size = clips.waveform.shape[0]
         log_mel = clips.waveform.new_empty(batch_size, num_frames, self.num_mel_bins)
         power_moments = clips.waveform.new_empty(2, batch_size, num_frames)
-        for start in range(0, num_frames, FRAMES_PER_SEGMENT):
-            stop = min(start + FRAMES_PER_SEGMENT, num_frames)
+        for start, stop in segments(num_frames):
             power = self.power(clips, start, stop)
             mel_power = power if self.shares_stft else self.mel_power(mel_clips, start, stop)
             log_mel[:, start:stop] = floored_log(mel_power @ self.mel_filters)
             log_power = floored_log(power)
             power_moments[:, :, start:stop] = frame_moments(log_power)
 
-        mean, std = clip_moments(frame_moments(log_mel), mask)
-        log_mel = (log_mel - mean) / (std + STD_FLOOR)
-
         def compute(start, stop):
             if num_frames <= FRAMES_PER_SEGMENT:
                 return log_power[:, start:stop]
             return floored_log(self.power(clips, start, stop))
 
-        return log_mel, HEARLogPower(compute, *clip_moments(power_moments, mask))
+        return self.normalised(log_mel, mask), HEARLogPower(compute, *clip_moments(power_moments, mask))
 
     def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
 
-    def mel_power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
-        return power_spectrogram(clips, start, stop, MEL_N_FFT, MEL_HOP_LENGTH, self.mel_window)
+
+def segments(num_frames: int) -> list[tuple[int, int]]:
+    """Start and stop of the stretches of frames that are worked out at once."""
+    starts = range(0, num_frames, FRAMES_PER_SEGMENT)
+    return [(start, min(start + FRAMES_PER_SEGMENT, num_frames)) for start in starts]
 
 
 def power_spectrogram(

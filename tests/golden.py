@@ -8,27 +8,41 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from hear_hf import HEARConfig, HEARForAudioClassification
+from hear_hf import HEARConfig, HEARPreTrainedModel
 from hear_hf.spectrogram_hear import HEARSpectrogram
-from original_layout import CLASSIFIER
+from original_layout import CLASSIFIER, Layout
 
 SALT = "dev:"
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-def golden_model(**config) -> HEARForAudioClassification:
+# The small quantizer of `fixtures/`, and its training.
+SMALL_QUANTIZER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "window_length": 30,
+    "window_overlap": 6,
+    "codebook_size": 64,
+    "codebook_dim": 16,
+    "decoder_hidden_size": 40,
+    "decoder_intermediate_size": 80,
+    "decoder_num_hidden_layers": 1,
+    "teacher_hidden_size": 24,
+}
+
+
+def golden_model(layout: Layout = CLASSIFIER.main, **config) -> HEARPreTrainedModel:
     """In eval mode. Unlike freshly initialised weights, these make every part of the model matter."""
-    model = HEARForAudioClassification(HEARConfig(**config))
-    model.load_state_dict(drawn_weights(model))
+    model = layout.architecture(layout.architecture.config_class(**config))
+    model.load_state_dict(model.state_dict() | drawn_weights(model, layout))
     return model.eval()
 
 
-def drawn_weights(model: HEARForAudioClassification) -> dict[str, torch.Tensor]:
-    """The state dict of the golden model of these sizes: each tensor drawn from a seed made of its original name."""
+def drawn_weights(model: HEARPreTrainedModel, layout: Layout = CLASSIFIER.main) -> dict[str, torch.Tensor]:
+    """The weights of the golden model of these sizes: each tensor drawn from a seed made of its original name."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return {
-        ours: drawn_tensor(theirs, shapes[ours]) for theirs, ours in CLASSIFIER.pairs(model.config.num_hidden_layers)
-    }
+    return {ours: drawn_tensor(theirs, shapes[ours]) for theirs, ours in layout.pairs(model.config.to_dict())}
 
 
 def drawn_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -41,7 +55,7 @@ def drawn_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         z = 0.1 * z
     elif len(shape) == 1:
         z = 0.1 * z + (1 if name.endswith("weight") else 0)
-    else:
+    elif not name.endswith("code_book"):
         z = z / np.sqrt(np.prod(shape[1:]))
     return torch.from_numpy(z.astype(np.float32))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from golden import drawn_tensor
-from hear_hf import HEARConfig
+from hear_hf import HEARConfig, HEARQuantizerConfig
 from hear_hf.spectrogram_hear import HEARSpectrogram
 
 # The sizes all differ, so that no two can be taken for one another.
@@ -25,16 +25,36 @@ TINY = {
     "num_labels": 5,
     "sampling_rate": 16_000,
 }
-TINY_CONFIG = HEARConfig(**TINY, window_overlap=3, task_num_attention_heads=3)
+TINY_CONFIG = HEARConfig(**TINY, codebook_size=9, window_overlap=3, task_num_attention_heads=3)
+TINY_QUANTIZER = {
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "window_length": 11,
+    "num_mel_bins": 16,
+    "codebook_size": 9,
+    "sampling_rate": 16_000,
+}
+TINY_QUANTIZER_TRAINING = TINY_QUANTIZER | {
+    "codebook_dim": 7,
+    "decoder_hidden_size": 15,
+    "decoder_num_attention_heads": 5,
+    "decoder_intermediate_size": 26,
+    "decoder_num_hidden_layers": 1,
+    "teacher_hidden_size": 6,
+}
+TINY_QUANTIZER_CONFIG = HEARQuantizerConfig(**TINY_QUANTIZER_TRAINING, window_overlap=3)
 
 
 def affine(name: str, *shape: int) -> list[tuple[str, tuple[int, ...]]]:
     return [(f"{name}.weight", shape), (f"{name}.bias", shape[:1])]
 
 
-def acoustic_shapes(config: HEARConfig) -> list[tuple[str, tuple[int, ...]]]:
-    width, wide, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    distances = (2 * config.window_length, width // heads)
+def layer_shapes(
+    prefix: str, width: int, wide: int, heads: int, window_length: int, num_layers: int
+) -> list[tuple[str, tuple[int, ...]]]:
+    distances = (2 * window_length, width // heads)
     layer = [
         *affine("layer_norm1", width),
         ("self_attn.query_bias1", (heads, width // heads)),
@@ -50,12 +70,41 @@ def acoustic_shapes(config: HEARConfig) -> list[tuple[str, tuple[int, ...]]]:
         *affine("ffn.intermediate_dense", wide, width),
         *affine("ffn.output_dense", width, wide),
     ]
-    numbered = [
-        (f"contextual_encoder.layers.{i}.{key}", shape)
-        for i in range(config.num_hidden_layers)
-        for key, shape in layer
+    return [(f"{prefix}layers.{i}.{key}", shape) for i in range(num_layers) for key, shape in layer]
+
+
+def acoustic_shapes(config: HEARConfig | HEARQuantizerConfig) -> list[tuple[str, tuple[int, ...]]]:
+    return [
+        *affine("feature_extractor.conv", config.hidden_size, config.num_mel_bins, 2),
+        *layer_shapes(
+            "contextual_encoder.",
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.window_length,
+            config.num_hidden_layers,
+        ),
     ]
-    return [*affine("feature_extractor.conv", width, config.num_mel_bins, 2), *numbered]
+
+
+def decoder_shapes(config: HEARQuantizerConfig) -> list[tuple[str, tuple[int, ...]]]:
+    width = config.decoder_hidden_size
+    return [
+        *layer_shapes(
+            "decoder.",
+            width,
+            config.decoder_intermediate_size,
+            config.decoder_num_attention_heads,
+            config.window_length,
+            config.decoder_num_hidden_layers,
+        ),
+        *affine("decoder.out_layer.linear", width, width),
+        *affine("decoder.out_layer.layer_norm", width),
+        *affine("decoder.out_layer.out_linear", 2 * config.num_mel_bins, width),
+        *affine("decoder.out_layer.out_linear2", config.teacher_hidden_size, width),
+        ("vector_quantizer.code_book", (1, config.codebook_size, config.codebook_dim)),
+        *affine("vector_quantizer.linear", width, config.codebook_dim),
+    ]
 
 
 def head_shapes(config: HEARConfig) -> list[tuple[str, tuple[int, ...]]]:
@@ -86,42 +135,46 @@ def drawn(prefix: str, shapes: list[tuple[str, tuple[int, ...]]]) -> OrderedDict
     return OrderedDict((prefix + key, drawn_tensor(prefix + key, shape)) for key, shape in shapes)
 
 
-def front_end_tables(config: HEARConfig) -> OrderedDict[str, torch.Tensor]:
-    ours = HEARSpectrogram(config).tables()
+def front_end_tables(sampling_rate: int, num_mel_bins: int) -> OrderedDict[str, torch.Tensor]:
+    ours = HEARSpectrogram(HEARConfig(sampling_rate=sampling_rate, num_mel_bins=num_mel_bins, n_fft=2048)).tables()
     tables = OrderedDict()
     tables["preprocessor.spectrogram.window"] = ours["window"]
     tables["preprocessor.mel_spectrogram.spectrogram.window"] = ours["mel_window"]
     tables["preprocessor.mel_spectrogram.mel_scale.fb"] = ours["mel_filters"]
-    if config.sampling_rate != 16_000:
+    if sampling_rate != 16_000:
         tables["preprocessor.resampler.kernel"] = ours["resampling_kernel"]
     return tables
 
 
 def whole_classifier(config: HEARConfig = TINY_CONFIG) -> OrderedDict[str, torch.Tensor]:
+    tables = front_end_tables(config.sampling_rate, config.num_mel_bins)
     acoustic = drawn("acoustic_model.", acoustic_shapes(config))
-    return OrderedDict(front_end_tables(config) | acoustic | drawn("", head_shapes(config)))
+    return OrderedDict(tables | acoustic | drawn("", head_shapes(config)))
 
 
 def acoustic_model(config: HEARConfig = TINY_CONFIG) -> OrderedDict[str, torch.Tensor]:
     return drawn("", acoustic_shapes(config))
 
 
-def tokenizer(config: HEARConfig = TINY_CONFIG) -> OrderedDict[str, torch.Tensor]:
-    return OrderedDict(drawn("encoder.", acoustic_shapes(config)) | drawn("", affine("linear", 9, config.hidden_size)))
+def tokenizer(config: HEARQuantizerConfig = TINY_QUANTIZER_CONFIG, prefix: str = "") -> OrderedDict[str, torch.Tensor]:
+    linear = affine("linear", config.codebook_size, config.hidden_size)
+    return OrderedDict(drawn(f"{prefix}encoder.", acoustic_shapes(config)) | drawn(prefix, linear))
 
 
-def pretraining_framework(config: HEARConfig = TINY_CONFIG) -> OrderedDict[str, torch.Tensor]:
-    quantizer = OrderedDict((f"tokenizer.{key}", tensor) for key, tensor in tokenizer(config).items())
+def pretraining_framework(
+    config: HEARConfig = TINY_CONFIG, quantizer_config: HEARQuantizerConfig = TINY_QUANTIZER_CONFIG
+) -> OrderedDict[str, torch.Tensor]:
+    tables = front_end_tables(config.sampling_rate, config.num_mel_bins)
+    head = affine("out_linear", config.codebook_size, config.hidden_size)
     encoder = drawn("encoder.", acoustic_shapes(config))
-    head = drawn("", affine("out_linear", 9, config.hidden_size))
-    return OrderedDict(front_end_tables(config) | quantizer | encoder | head)
+    return OrderedDict(tables | tokenizer(quantizer_config, "tokenizer.") | encoder | drawn("", head))
 
 
-def tokenizer_training_framework(config: HEARConfig = TINY_CONFIG) -> OrderedDict[str, torch.Tensor]:
-    quantizer = OrderedDict((f"tokenizer.{key}", tensor) for key, tensor in tokenizer(config).items())
-    decoder = drawn("decoder.", [(key[19:], shape) for key, shape in acoustic_shapes(config)[2:]])
-    codebook = drawn("vector_quantizer.", [("code_book", (1, 9, 7)), *affine("linear", config.hidden_size, 7)])
-    return OrderedDict(front_end_tables(config) | quantizer | decoder | codebook)
+def tokenizer_training_framework(
+    config: HEARQuantizerConfig = TINY_QUANTIZER_CONFIG,
+) -> OrderedDict[str, torch.Tensor]:
+    tables = front_end_tables(config.sampling_rate, config.num_mel_bins)
+    return OrderedDict(tables | tokenizer(config, "tokenizer.") | drawn("", decoder_shapes(config)))
 
 
 def saved(folder: Path, content, name: str = "tiny.pth") -> Path:

@@ -563,6 +563,16 @@ def test_a_maximum_draws_from_all_classes(hub):
     assert set(label_names(splits["train"])) == {"a", "b"}
 
 
+def test_a_column_is_kept_on_request_with_the_clips_of_its_rows(tmp_path):
+    table = write_table(tmp_path, rows(["a", "b"] * 10), fold=[str(index % 5) for index in range(20)])
+    dataset = load_labelled_audio(DataArguments(train_file=[table]), keep_columns=("fold",))
+    for split in dataset.values():
+        assert split.column_names == ["audio", "fold", "label"]
+        assert [str(int(clip["path"].split("/")[-1][:-4]) % 5) for clip in split["audio"]] == split["fold"][:]
+    with pytest.raises(ValueError, match=r"must have the columns \['take'\]"):
+        load_labelled_audio(DataArguments(train_file=[table]), keep_columns=("take",))
+
+
 # Arguments
 
 

@@ -1,6 +1,8 @@
 """What the converter refuses: checkpoints, labels and folders that are broken, foreign, incomplete or hostile."""
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,27 @@ import torch
 from safetensors.torch import save_file
 
 import convert_hear_checkpoint
-import original_checkpoints
 from convert_hear_checkpoint import convert, main, read_labels, revert
-from hear_hf import HEARConfig, HEARForAudioClassification, HEARModel
-from original_checkpoints import TINY_CONFIG, acoustic_model, saved, whole_classifier
+from hear_hf import (
+    HEARConfig,
+    HEARForAudioClassification,
+    HEARModel,
+    HEARQuantizer,
+    HEARQuantizerConfig,
+    HEARQuantizerForPreTraining,
+)
+from original_checkpoints import (
+    TINY_CONFIG,
+    TINY_QUANTIZER_CONFIG,
+    acoustic_model,
+    pretraining_framework,
+    saved,
+    tokenizer,
+    tokenizer_training_framework,
+    whole_classifier,
+)
 
+DISTANCES = "self_attn.relative_position_k.positional_embedding.weight"
 CONV = "acoustic_model.feature_extractor.conv.weight"
 
 
@@ -35,12 +53,6 @@ def assert_refused(source, target, capsys, *words, options=("--window-overlap", 
     assert stop.value.code == 2 and "Traceback" not in error and "\n\n" not in error
     assert all(word in error for word in words), error
     assert sorted(source.parent.iterdir()) == before
-
-
-@pytest.mark.parametrize("kind", ["tokenizer", "tokenizer_training_framework"])
-def test_the_tokenizers_are_recognised_and_refused(tiny, out, capsys, kind):
-    checkpoint = tiny(getattr(original_checkpoints, kind)())
-    assert_refused(checkpoint, out, capsys, "tokenizer", "not supported yet")
 
 
 def test_all_missing_and_all_unexpected_keys_are_listed(tiny, out, capsys):
@@ -75,6 +87,40 @@ def test_all_missing_and_all_unexpected_keys_are_listed(tiny, out, capsys):
 )
 def test_a_bad_tensor_is_refused_by_its_name(tiny, out, capsys, key, tensor, words):
     assert_refused(tiny({**whole_classifier(), key: tensor}), out, capsys, f"`{key}`", *words)
+
+
+@pytest.mark.parametrize(
+    "make, key, shape, words",
+    [
+        (tokenizer, "linear.bias", (8,), ["shape (9,), found: (8,)", "codebook_size=9 from `linear.weight`"]),
+        (tokenizer_training_framework, "vector_quantizer.code_book", (9, 7), ["`codebook_dim` in axis 2"]),
+        (tokenizer_training_framework, "vector_quantizer.code_book", (2, 9, 7), ["shape (1, 9, 7)"]),
+        (tokenizer_training_framework, "vector_quantizer.code_book", (1, 8, 7), ["shape (1, 9, 7)"]),
+        (tokenizer_training_framework, "decoder.out_layer.out_linear.weight", (16, 15), ["shape (32, 15)"]),
+        (
+            tokenizer_training_framework,
+            f"decoder.layers.0.{DISTANCES}",
+            (20, 3),
+            ["shape (22, 3)", "window_length=11"],
+        ),
+        (pretraining_framework, "out_linear.weight", (8, 12), ["`out_linear.bias` must have shape (8,)"]),
+        (pretraining_framework, "tokenizer.linear.weight", (9, 9), ["shape (9, 8)"]),
+    ],
+)
+def test_sizes_that_disagree_in_a_tokenizer_or_a_framework_are_refused(tiny, out, capsys, make, key, shape, words):
+    assert_refused(tiny({**make(), key: torch.zeros(shape)}), out, capsys, f"`{key}`", *words)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"codebook_size": 8}, ["`codebook_size`", "9 in hear_quantizer, 8 in hear"]),
+        ({"num_mel_bins": 20}, ["`num_mel_bins`", "16 in hear_quantizer, 20 in hear"]),
+    ],
+)
+def test_a_framework_whose_models_do_not_share_codes_and_spectra_is_refused(tiny, out, capsys, changes, words):
+    framework = pretraining_framework(HEARConfig.from_dict(TINY_CONFIG.to_dict() | changes))
+    assert_refused(tiny(framework), out, capsys, *words)
 
 
 def test_an_overlap_that_does_not_fit_the_window_is_refused(tiny, out):
@@ -201,6 +247,53 @@ def test_back_refuses_what_the_original_has_no_file_for(tmp_path):
     with pytest.raises(ValueError, match="`hidden_act` must be silu"):
         revert(tmp_path / "gelu", tmp_path / "back.pth")
     assert not (tmp_path / "back.pth").exists()
+
+
+def test_back_needs_the_quantizer_of_a_pretraining_framework(tiny, out, tmp_path, capsys):
+    convert(tiny(pretraining_framework()), out, window_overlap=3)
+    quantizer = (out / "quantizer").rename(tmp_path / "elsewhere")
+    words = ["HEARQuantizer", "sub-folder `quantizer`, found: none", "Copy"]
+    assert_refused(out, tmp_path / "back.pth", capsys, *words, options=["--reverse"])
+    HEARQuantizerForPreTraining(TINY_QUANTIZER_CONFIG).save_pretrained(out / "quantizer")
+    words = ["HEARQuantizer, found: HEARQuantizerForPreTraining", "Load it by HEARQuantizer, and save it again"]
+    assert_refused(out, tmp_path / "back.pth", capsys, *words, options=["--reverse"])
+    HEARQuantizer.from_pretrained(out / "quantizer").save_pretrained(quantizer)
+    shutil.rmtree(out / "quantizer")
+    quantizer.rename(out / "quantizer")
+    assert revert(out, tmp_path / "back.pth").name == "pretraining framework"
+
+
+def test_back_refuses_models_that_do_not_share_their_codes(tiny, out, tmp_path):
+    convert(tiny(pretraining_framework()), out, window_overlap=3)
+    other = HEARQuantizerConfig.from_dict(TINY_QUANTIZER_CONFIG.to_dict() | {"codebook_size": 8})
+    HEARQuantizer(other).save_pretrained(out / "quantizer")
+    with pytest.raises(ValueError, match="`codebook_size` must be the same .*8 in hear_quantizer, 9 in hear"):
+        revert(out, tmp_path / "back.pth")
+    assert not (tmp_path / "back.pth").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"codebook_dim": 6}, r"`vector_quantizer.codebook` must have shape \(9, 6\), found: \(9, 7\)"),
+        ({"teacher_hidden_size": None}, "`decoder.teacher_head.weight` must have shape None"),
+        ({"architectures": None}, "must be one of HEARForAudioClassification, .*, found: None"),
+        ({"model_type": "wav2vec2"}, "must hold a HEAR model, found: wav2vec2"),
+    ],
+)
+def test_back_refuses_a_configuration_of_another_model(tiny, out, tmp_path, changes, message):
+    convert(tiny(tokenizer_training_framework()), out, window_overlap=3)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(ValueError, match=message):
+        revert(out, tmp_path / "back.pth")
+
+
+def test_back_refuses_a_quantizer_that_was_trained_without_a_teacher(tmp_path):
+    config = HEARQuantizerConfig.from_dict(TINY_QUANTIZER_CONFIG.to_dict() | {"teacher_hidden_size": None})
+    HEARQuantizerForPreTraining(config).save_pretrained(tmp_path / "untaught")
+    with pytest.raises(ValueError, match="2 missing .*`decoder.teacher_head.weight`"):
+        revert(tmp_path / "untaught", tmp_path / "back.pth")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import golden
-from golden import FIXTURES, drawn_weights, front_end_errors, names
+from golden import FIXTURES, SMALL_QUANTIZER, drawn_weights, front_end_errors, golden_model, names
 from hear_hf.acoustic_model_hear import FrameMasks
 from hear_hf.spectrogram_hear import frame_mask, htk_mel_filters
-from helpers import small_model
+from helpers import SMALL
+from original_layout import CLASSIFIER, PRETRAINING, TOKENIZER, TOKENIZER_TRAINING
 
 
 @pytest.fixture(params=["fixtures", "HEAR_GOLDEN_DIR"])
@@ -94,12 +95,67 @@ def test_the_published_size_agrees_from_the_waveform_on(full, full_model, clip):
     torch.testing.assert_close(every_25th, full[f"{clip}.hidden_states_every_25th"], rtol=0, atol=2e-5)
 
 
-def test_drawn_weights_are_those_that_the_original_saved(golden_dir):
-    original = torch.load(golden_dir / "small_hear.pth", weights_only=True)
-    drawn = drawn_weights(small_model())
-    assert len(drawn) == len(small_model().state_dict())
-    for theirs, ours in golden.CLASSIFIER.pairs(num_layers=2):
-        assert torch.equal(drawn[ours], original[theirs])
+@torch.no_grad()
+def test_the_quantizer_s_logits_agree_to_1e_5_and_its_codes_are_equal(small):
+    quantizer = golden_model(PRETRAINING.layouts[0], **SMALL_QUANTIZER)
+    expected = small["small.tokenizer.logits"]
+    mask = frame_mask(small["small.tokenizer.hidden_lengths"], expected.shape[1])
+    assert not mask.all()
+    outputs = quantizer.quantize(small["small.tokenizer.log_mel"], mask)
+    torch.testing.assert_close(outputs.logits[mask], expected[mask], rtol=0, atol=1e-5)
+    assert torch.equal(outputs.codes[mask], expected.argmax(-1)[mask])
+
+
+@torch.no_grad()
+def test_the_losses_of_stage_1_agree_to_1e_5(small):
+    model = golden_model(TOKENIZER_TRAINING.main, **SMALL_QUANTIZER)  # in eval mode, which draws no Gumbel noise
+    teacher = small["small.tokenizer_training.teacher_hidden_states"]
+    outputs = model(small["small.tokenizer_training.waveform"], teacher_hidden_states=teacher)
+    losses = torch.stack([outputs.reconstruction_loss, outputs.distillation_loss, outputs.diversity_loss])
+    expected = small["small.tokenizer_training.losses_weighted"]
+    torch.testing.assert_close(losses * torch.tensor([0.3, 0.7, 0.1]), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(outputs.loss, expected.sum(), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_labels_logits_and_loss_of_stage_2_agree_to_1e_5(small):
+    waveform, mask = small["small.mam.waveform"], small["small.mam.mask"]
+    labels = golden_model(PRETRAINING.layouts[0], **SMALL_QUANTIZER)(waveform).codes
+    assert torch.equal(labels, small["small.mam.labels"])
+    model = golden_model(PRETRAINING.main, **SMALL, codebook_size=64)
+    outputs = model(waveform, mask_time_indices=mask, labels=labels)
+    torch.testing.assert_close(outputs.logits, small["small.mam.logits"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(outputs.loss, small["small.mam.loss"], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_codes_of_the_published_size_are_equal(full):
+    quantizer = golden_model(TOKENIZER.main)
+    clips = names(full, "full.", "tokenizer_ids")
+    assert len(clips) >= 3
+    for clip in clips:
+        assert torch.equal(quantizer(full[f"{clip}.waveform"][None]).codes[0], full[f"{clip}.tokenizer_ids"]), clip
+
+
+@pytest.mark.parametrize(
+    "name, kind, sizes",
+    [
+        ("small_hear", CLASSIFIER, [SMALL]),
+        ("small_pretrain_framework", PRETRAINING, [SMALL_QUANTIZER, SMALL | {"codebook_size": 64}]),
+        ("small_tokenizer_train_framework", TOKENIZER_TRAINING, [SMALL_QUANTIZER]),
+    ],
+)
+def test_drawn_weights_are_those_that_the_original_saved(golden_dir, name, kind, sizes):
+    original = torch.load(golden_dir / f"{name}.pth", weights_only=True)
+    compared = [key for key in original if key.startswith("preprocessor.")]
+    for layout, config in zip(kind.layouts, sizes, strict=True):
+        model = golden_model(layout, **config)
+        drawn = drawn_weights(model, layout)
+        assert len(drawn) == len(model.state_dict()) - len(layout.unsaved)
+        for theirs, ours in layout.pairs(config):
+            assert torch.equal(drawn[ours], original[theirs].reshape(drawn[ours].shape)), theirs
+            compared.append(theirs)
+    assert sorted(compared) == sorted(original)
 
 
 def test_mel_filters_are_the_original_s_to_the_bit(golden_dir):

@@ -47,7 +47,8 @@ def test_a_classifier_survives_a_round_trip(model, folder, auto):
     assert type(loaded) is HEARForAudioClassification and not loaded.training
     assert_same_weights(loaded, model)
     assert_tables_exact(loaded)
-    assert torch.equal(loaded(noise(9000)[None]).logits, model(noise(9000)[None]).logits)
+    # Not to the bit: where the weights lie in memory decides which kernels run.
+    torch.testing.assert_close(loaded(noise(9000)[None]).logits, model(noise(9000)[None]).logits, rtol=0, atol=1e-6)
     assert loaded.config.id2label[3] == "sound 3"
 
 

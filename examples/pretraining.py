@@ -1,0 +1,253 @@
+"""What both stages of pretraining share: the collator, and a Trainer whose losses are means over frames.
+
+A step's loss is a mean over the frames of all its batches, on all its devices, so that neither gradient accumulation
+nor the number of processes changes it.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import TrainingArguments
+
+from hear_hf.masking_hear import share_mask
+from hear_hf.spectrogram_hear import frame_mask, num_encoder_frames
+from pretraining_clips import ClipsTrainer, PretrainingClips, StreamedClips
+from scripting import last_checkpoint
+from unlabelled_audio import PretrainingDataArguments, load_pretraining_clips
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """TrainingArguments whose defaults suit both stages."""
+
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of the matrices."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or below 1 their share."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per device and step."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Clips per device in evaluation."})
+    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate."})
+    eval_steps: float | None = field(
+        default=0.1, metadata={"help": "Steps between evaluations, or below 1 their share."}
+    )
+    save_strategy: str = field(default="steps", metadata={"help": "When to save a checkpoint."})
+    save_steps: float = field(default=0.1, metadata={"help": "Steps between checkpoints, or below 1 their share."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
+    dataloader_pin_memory: bool = field(
+        default=torch.cuda.is_available(), metadata={"help": "Whether batches reach the GPU through pinned memory."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Clips are decoded on the fly: keep False."})
+
+    def num_steps(self, clips: PretrainingClips | StreamedClips) -> int:
+        """Optimizer steps of the whole run."""
+        if self.max_steps > 0:
+            return self.max_steps
+        if isinstance(clips, StreamedClips):
+            raise ValueError("A stream has no end: `max_steps` must be given, found: -1.")
+        num_batches = math.ceil(len(clips) / (self.train_batch_size * self.world_size))
+        return math.ceil(self.num_train_epochs * max(num_batches // self.gradient_accumulation_steps, 1))
+
+
+@dataclass
+class PretrainingCollator:
+    """
+    Pads clips of any lengths to a batch, and draws the mask of masked audio modelling.
+
+    Args:
+        feature_extractor (`HEARFeatureExtractor`): Checks and pads the waveforms.
+        mask_time_prob (`float`, *optional*): Share of each clip's frames to hide; without it no mask is drawn.
+        mask_time_length (`int`, *optional*, defaults to 1): Frames of each hidden span.
+
+    Returns:
+        `input_values` and `attention_mask` of shape `(batch_size, num_samples)`, and by frames of 20 ms
+        `mask_time_indices` where a mask is asked for, and `teacher_hidden_states` and `labels` where the items of the
+        batch hold `teacher_hidden_states` and `codes`.
+    """
+
+    feature_extractor: object
+    mask_time_prob: float | None = None
+    mask_time_length: int = 1
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        waveforms = [np.asarray(item["input_values"], dtype=np.float32) for item in items]
+        sampling_rate = self.feature_extractor.sampling_rate
+        batch = dict(self.feature_extractor(waveforms, sampling_rate=sampling_rate, padding=True, return_tensors="pt"))
+        num_frames = [num_encoder_frames(len(waveform), sampling_rate // 100) for waveform in waveforms]
+        if self.mask_time_prob is not None:
+            masks = [self.mask(length, item["seed"]) for length, item in zip(num_frames, items, strict=True)]
+            batch["mask_time_indices"] = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
+        for key, name, padding in (("teacher_hidden_states",) * 2 + (0.0,), ("codes", "labels", -100)):
+            if key in items[0]:
+                rows = [torch.tensor(item[key]) for item in items]
+                batch[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+        return batch
+
+    def mask(self, num_frames: int, seed: int) -> torch.Tensor:
+        """The mask of one clip, (num_frames,), the same whatever its batch, process or worker."""
+        generator = torch.Generator().manual_seed(int(seed))
+        valid = torch.ones(1, num_frames, dtype=torch.bool)
+        return share_mask(valid, self.mask_time_prob, self.mask_time_length, generator)[0]
+
+
+class RunningMeans:
+    """Means of what the batches since the last reset gave, weighted by their frames, and counts of their codes.
+
+    All sums stay on the device until they are read, once for all processes.
+    """
+
+    def __init__(self, codebook_size: int, device: torch.device):
+        self.codebook_size, self.device = codebook_size, device
+        self.reset()
+
+    def reset(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.weight = torch.zeros((), device=self.device)
+        self.code_counts = torch.zeros(self.codebook_size, device=self.device)
+        self.num_samples = torch.zeros((), device=self.device)
+        self.started = time.perf_counter()
+
+    def add(self, values: dict[str, torch.Tensor], weight: torch.Tensor, codes: torch.Tensor, num_samples) -> None:
+        for name, value in values.items():
+            value = value.detach().float() * weight
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.weight = self.weight + weight
+        self.num_samples = self.num_samples + num_samples
+        places = torch.where(codes < 0, self.codebook_size, codes).flatten()
+        ones = torch.ones_like(places, dtype=torch.float32)
+        extended = torch.nn.functional.pad(self.code_counts, (0, 1)).scatter_add(0, places, ones)
+        self.code_counts = extended[: self.codebook_size]
+
+    def read(self, gather) -> dict[str, float]:
+        """The means, `code_perplexity`, `code_usage` and `num_samples` over all processes, which `gather` joins."""
+        names = sorted(self.sums)
+        scalars = torch.stack([*(self.sums[name] for name in names), self.weight, self.num_samples])
+        totals = gather(torch.cat([scalars, self.code_counts])[None]).sum(0).cpu()
+        *sums, weight, num_samples = totals[: -self.codebook_size].tolist()
+        self.code_counts = totals[-self.codebook_size :].to(self.device)
+        shares = self.code_counts / self.code_counts.sum().clamp(min=1)
+        return {
+            **{name: value / max(weight, 1) for name, value in zip(names, sums, strict=True)},
+            "code_perplexity": torch.special.entr(shares).sum().exp().item(),
+            "code_usage": (self.code_counts > 0).float().mean().item(),
+            "num_samples": num_samples,
+        }
+
+
+class PretrainingTrainer(ClipsTrainer):
+    """A Trainer for the two stages: losses by frames, and logs of what they are made of.
+
+    Subclasses say which inputs the model still lacks, what a batch's loss is a mean over, and what to log.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"Each GPU must have a process of its own, found one process for {self.args.n_gpu}. "
+                "Start the script by `accelerate launch`, or show it one GPU by CUDA_VISIBLE_DEVICES."
+            )
+        self.model_accepts_loss_kwargs = True  # the loss below is scaled for gradient accumulation
+        codebook_size = self.model.config.codebook_size
+        self.train_means = RunningMeans(codebook_size, self.args.device)
+        self.eval_means = RunningMeans(codebook_size, self.args.device)
+
+    def complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds what is made on the device: a teacher's states, or codes."""
+        return inputs
+
+    def scored_frames(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The frames that the batch's loss is a mean over."""
+        raise NotImplementedError
+
+    def logged(self, inputs: dict, outputs) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """What to log by name, each a mean over the scored frames, and the codes to count."""
+        raise NotImplementedError
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        num_frames = sum(self.scored_frames(batch).sum() for batch in batches).to(device)
+        return batches, self.accelerator.gather(num_frames[None]).sum()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = self.complete(inputs)
+        outputs = model(**inputs)
+        num_frames = self.scored_frames(inputs).sum()
+        means = self.train_means if model.training else self.eval_means
+        values, codes = self.logged(inputs, outputs)
+        loss = outputs["loss"]
+        if not model.training:  # Trainer's own would be a mean over batches
+            values = values | {"loss": loss}
+        means.add(values, num_frames, codes, inputs["attention_mask"].sum())
+        if num_items_in_batch is not None:  # DistributedDataParallel divides by the number of processes
+            loss = loss * num_frames / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """The loss alone: logits of all frames would fill the memory."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            means, seconds = self.train_means, time.perf_counter() - self.train_means.started
+            values = means.read(self.accelerator.gather)
+            hours = values.pop("num_samples") / self.processing_class.sampling_rate / 3600
+            logs |= values | {"audio_hours_per_second": hours / seconds}
+            means.reset()
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        self.eval_means.reset()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        values = self.eval_means.read(self.accelerator.gather)
+        del values["num_samples"]
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in values.items()})
+        return output
+
+
+def valid_frames(batch: dict[str, torch.Tensor], hop_length: int) -> torch.Tensor:
+    """True where a frame of 20 ms belongs to a clip: (batch_size, num_frames)."""
+    lengths = num_encoder_frames(batch["attention_mask"].sum(-1), hop_length)
+    return frame_mask(lengths, num_encoder_frames(batch["attention_mask"].shape[1], hop_length))
+
+
+def load_clips(config, data_args: PretrainingDataArguments, training_args: PretrainingArguments):
+    """Training and validation clips for a model of this configuration, this process's if they are streamed."""
+    with training_args.main_process_first(desc="loading the clips"):
+        train, validation = load_pretraining_clips(
+            data_args,
+            config.sampling_rate,
+            config.window_length * config.inputs_to_logits_ratio / config.sampling_rate,
+            training_args.seed,
+            training_args.process_index,
+            training_args.world_size,
+        )
+    training_args.num_steps(train)
+    if validation is None:
+        training_args.eval_strategy = "no"
+    return train, validation
+
+
+def run(trainer: PretrainingTrainer, report: Callable[[dict[str, float]], None]) -> dict[str, float]:
+    """Trains, resuming where a run was interrupted, evaluates, and leaves the model and its report."""
+    result = trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args))
+    trainer.save_model()
+    trainer.save_metrics("train", result.metrics)
+    metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
+    trainer.save_metrics("eval", metrics)
+    trainer.save_state()
+    if trainer.train_dataset.num_skipped > 0:
+        logger.warning(f"{trainer.train_dataset.num_skipped} unusable clips were passed over.")
+    if trainer.is_world_process_zero():
+        report(metrics)
+    return metrics

@@ -1,0 +1,373 @@
+"""Clips for the two stages of pretraining: decoded, cut to the window, with the teacher's features or codes.
+
+All that is random in an item follows from the seed, the epoch and the clip's own bytes or path, never from a global
+generator: any number of processes and workers, and a run that resumes, see the same crops and masks. Clips that cannot
+be used are counted and passed over.
+"""
+
+import itertools
+import logging
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import torch
+from datasets import Dataset, IterableDataset, List, Value
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import DataLoader, Sampler, get_worker_info
+from transformers import Trainer
+
+from audio_decoding import decode_audio
+from hear_hf.spectrogram_hear import num_encoder_frames
+from teacher_features import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, row_values
+
+logger = logging.getLogger(__name__)
+
+CODES_COLUMN = "codes"
+MAX_WARNINGS = 10
+MAX_BAD_CLIPS_IN_A_ROW = 100
+MAX_BAD_CLIPS_IN_A_ROW_OF_STREAM = 1_000  # a whole shard may be broken
+MAX_WORKERS = 1_024
+
+
+class UnusableClip(ValueError):
+    """A clip that cannot be decoded, is silent, too short, or lacks its features."""
+
+
+class ClipReader:
+    """
+    Turns a row of a dataset into a training example.
+
+    Args:
+        sampling_rate (`int`): The rate to decode to, in Hz.
+        max_length_seconds (`float`, *optional*): Cut a crop of this length out of each longer clip, at random.
+        min_length_seconds (`float`, *optional*, defaults to 0.04): Shorter clips are unusable: two encoder frames.
+        seed (`int`, *optional*, defaults to 0): Of all draws.
+        align_samples (`int`, *optional*):
+            Crops start at a multiple of this, a multiple of 20 ms where there are codes; 20 ms by default.
+        teacher (`TeacherFeatures`, *optional*): How to read the column `teacher_hidden_states`.
+    """
+
+    def __init__(
+        self,
+        sampling_rate: int,
+        max_length_seconds: float | None = None,
+        min_length_seconds: float = 0.04,
+        seed: int = 0,
+        align_samples: int | None = None,
+        teacher: TeacherFeatures | None = None,
+    ):
+        if max_length_seconds is not None and max_length_seconds < min_length_seconds:
+            raise ValueError(
+                f"`max_length_seconds` must be at least `min_length_seconds`, found: {max_length_seconds} < "
+                f"{min_length_seconds}"
+            )
+        self.sampling_rate, self.hop_length = sampling_rate, sampling_rate // 100
+        self.max_samples = None if max_length_seconds is None else round(max_length_seconds * sampling_rate)
+        self.min_samples = max(round(min_length_seconds * sampling_rate), 1)
+        self.align_samples = align_samples or 2 * self.hop_length
+        self.seed, self.teacher = seed, teacher
+
+    def read(self, row: dict[str, Any], epoch: int) -> dict[str, Any]:
+        """
+        Args:
+            row (`dict`):
+                `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
+                each 20 ms) where there are any.
+            epoch (`int`): Varies the crop.
+
+        Returns:
+            `dict`: `input_values` (float32 of shape `(num_samples,)`), `seed` (`int`, for further draws), and for the
+            crop's encoder frames `teacher_hidden_states` (float32 of shape `(num_frames, hidden_size)`) and `codes`
+            (int64 of shape `(num_frames,)`) where the row has them.
+
+        Raises:
+            `UnusableClip`: The message says why.
+        """
+        audio = _fetch(row.get("audio"))
+        samples = self.decode(audio)
+        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples)])
+        example = {"seed": int(rng.integers(2**31))}
+        start, stop = 0, len(samples)
+        if self.max_samples is not None and len(samples) > self.max_samples:
+            num_starts = (len(samples) - self.max_samples) // self.align_samples + 1
+            start = int(rng.integers(num_starts)) * self.align_samples
+            stop = start + self.max_samples
+        example["input_values"] = samples[start:stop].copy()  # a view would keep the whole clip
+        num_frames = num_encoder_frames(stop - start, self.hop_length)
+        if self.teacher is not None:
+            example[TEACHER_COLUMN] = self._cut_teacher(row.get(TEACHER_COLUMN), len(samples), start, stop, num_frames)
+        if CODES_COLUMN in row:
+            example[CODES_COLUMN] = self._cut_codes(row[CODES_COLUMN], len(samples), start, num_frames)
+        return example
+
+    def decode(self, audio: dict[str, Any]) -> np.ndarray:
+        """The samples of a whole clip; raises `UnusableClip` where it cannot be used."""
+        try:
+            samples = decode_audio(audio, self.sampling_rate)
+        except Exception as error:  # whatever a decoder raises on a broken file: it must not end the run
+            raise UnusableClip(str(error)) from error
+        if len(samples) < self.min_samples:
+            raise UnusableClip(f"it has {len(samples)} samples, fewer than {self.min_samples}")
+        if samples.min() == samples.max():
+            raise UnusableClip("it is silent")
+        return samples
+
+    def _cut_teacher(self, values: Any, num_samples: int, start: int, stop: int, num_frames: int) -> np.ndarray:
+        if values is None or len(values) == 0:
+            raise UnusableClip("it has no teacher features")
+        try:
+            frames = self.teacher.frames(np.asarray(values))
+            times = [samples / self.sampling_rate for samples in (num_samples, start, stop)]
+            return self.teacher.crop(frames, *times, num_frames)
+        except (TypeError, ValueError) as error:
+            raise UnusableClip(str(error)) from error
+
+    def _cut_codes(self, codes: Any, num_samples: int, start: int, num_frames: int) -> np.ndarray:
+        expected = num_encoder_frames(num_samples, self.hop_length)
+        if codes is None or len(codes) != expected:
+            raise UnusableClip(f"it must have {expected} codes, found: {None if codes is None else len(codes)}")
+        first = start // (2 * self.hop_length)
+        return np.asarray(codes[first : first + num_frames], dtype=np.int64)
+
+
+class PretrainingClips(torch.utils.data.Dataset):
+    """
+    Clips by index. In place of one that is unusable comes the next that is usable, so that batches stay full.
+
+    Args:
+        dataset (`datasets.Dataset`): As `load_unlabelled_audio` gives it.
+        reader (`ClipReader`): Decodes, crops and aligns.
+        training (`bool`, *optional*, defaults to `True`): Whether crops change from epoch to epoch.
+    """
+
+    def __init__(self, dataset: Dataset, reader: ClipReader, training: bool = True):
+        if len(dataset) == 0:
+            raise ValueError("The dataset must hold clips, found none.")
+        if reader.teacher is not None:
+            if TEACHER_COLUMN not in dataset.column_names:
+                raise ValueError(
+                    f"The dataset must have the column {TEACHER_COLUMN!r}, found: {dataset.column_names}."
+                )
+            check_teacher_column(dataset, reader.teacher.hidden_size)
+        self.dataset, self.reader, self.training = dataset.with_format("arrow"), reader, training
+        # In shared memory, so that workers that outlive an epoch see the next and tell of what they pass over.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._unusable = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+
+    @property
+    def teacher(self) -> TeacherFeatures | None:
+        return self.reader.teacher
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    @property
+    def num_skipped(self) -> int:
+        """Clips of this process, in all its workers, that were found unusable so far."""
+        return int(self._unusable.sum())
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.training:
+            self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`index` must lie in a dataset of {len(self)} clips, found: {index}")
+        for position in range(index, index + min(len(self), MAX_BAD_CLIPS_IN_A_ROW)):
+            row = self._row(position % len(self))
+            try:
+                return self.reader.read(row, self.epoch)
+            except UnusableClip as error:
+                last_error = error
+                self._skip(position % len(self), row, error)
+        raise _all_unusable(min(len(self), MAX_BAD_CLIPS_IN_A_ROW), last_error) from last_error
+
+    def whole(self, index: int) -> np.ndarray | None:
+        """The samples of a clip without any crop, `None` where it is unusable."""
+        try:
+            return self.reader.decode(_fetch(self._row(index)["audio"]))
+        except UnusableClip:
+            return None
+
+    def with_codes(self, codes: list[list[int] | None]) -> "PretrainingClips":
+        """The same clips with the codes of each whole one, on the grid of 20 ms; `None` where it is unusable."""
+        feature = List(Value("int64"))
+        dataset = self.dataset.add_column(CODES_COLUMN, [clip or [] for clip in codes], feature=feature)
+        return PretrainingClips(dataset, self.reader, self.training)
+
+    def _row(self, index: int) -> dict[str, Any]:
+        table = self.dataset[index]
+        row = {"audio": table["audio"][0].as_py()}
+        for column in {TEACHER_COLUMN, CODES_COLUMN} & set(table.column_names):
+            row[column] = row_values(table, column)
+        return row
+
+    def _skip(self, index: int, row: dict[str, Any], error: UnusableClip) -> None:
+        if not self._unusable[index]:
+            self._unusable[index] = True
+            _warn(self.num_skipped, f"clip {index}", row, error)
+
+
+class StreamedClips(torch.utils.data.IterableDataset):
+    """
+    Clips of a stream, again and again without end: each pass shuffles the shards and, in a buffer, the clips anew.
+
+    Args:
+        dataset (`datasets.IterableDataset`): As `load_unlabelled_audio` gives it.
+        reader (`ClipReader`): Decodes, crops and aligns. Its seed also decides the order.
+        shuffle_buffer_size (`int`, *optional*, defaults to 1000): Encoded clips that a worker holds to draw from.
+        rank (`int`, *optional*, defaults to 0):
+            This process: it reads its own shards or, where their number is no multiple of `world_size`, every
+            `world_size`-th clip. DataLoader workers divide its shards among themselves.
+        world_size (`int`, *optional*, defaults to 1): Number of processes.
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        reader: ClipReader,
+        shuffle_buffer_size: int = 1_000,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.dataset, self.reader, self.shuffle_buffer_size = dataset, reader, shuffle_buffer_size
+        self.rank, self.world_size = rank, world_size
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._num_skipped = torch.zeros(MAX_WORKERS, dtype=torch.int64).share_memory_()  # a place for each worker
+
+    @property
+    def teacher(self) -> TeacherFeatures | None:
+        return self.reader.teacher
+
+    @property
+    def num_skipped(self) -> int:
+        """Clips of this process, in all its workers, that were found unusable so far."""
+        return int(self._num_skipped.sum())
+
+    def set_epoch(self, epoch: int) -> None:
+        """The pass that the next iteration begins with."""
+        self._epoch.fill_(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        unusable, num_in_a_row = set(), 0
+        for epoch in itertools.count(int(self._epoch)):
+            num_rows = num_usable = 0
+            for num_rows, row in enumerate(self._pass(epoch), start=1):  # noqa: B007
+                try:
+                    example = self.reader.read(row, epoch)
+                except UnusableClip as error:
+                    num_in_a_row += 1
+                    self._skip(row, error, unusable)
+                    if num_in_a_row == MAX_BAD_CLIPS_IN_A_ROW_OF_STREAM:
+                        raise _all_unusable(num_in_a_row, error) from error
+                    last_error = error
+                else:
+                    num_in_a_row, num_usable = 0, num_usable + 1
+                    yield example
+            if num_rows == 0:  # more workers than shards
+                return
+            if num_usable == 0:
+                raise _all_unusable(num_rows, last_error) from last_error
+
+    def _pass(self, epoch: int) -> IterableDataset:
+        # Not `dataset.set_epoch`: it is shared between the workers, and each of them counts its own passes.
+        seed = int(np.random.default_rng([self.reader.seed, epoch]).integers(2**31))
+        shuffled = self.dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer_size)
+        return split_dataset_by_node(shuffled, self.rank, self.world_size) if self.world_size > 1 else shuffled
+
+    def _skip(self, row: dict[str, Any], error: UnusableClip, unusable: set[int]) -> None:
+        identity = zlib.crc32(repr(row.get("audio")).encode())
+        if identity not in unusable:
+            unusable.add(identity)
+            worker = get_worker_info()
+            self._num_skipped[worker.id if worker else 0] += 1
+            _warn(self.num_skipped, "a clip", row, error)
+
+
+class EpochSampler(Sampler):
+    """
+    All clips in an order that follows from their seed and epoch.
+
+    The epoch is the dataset's: accelerate calls `set_epoch` of the sampler or of the dataset, whichever it finds
+    first behind its own wrappers, and never both.
+    """
+
+    def __init__(self, clips: PretrainingClips):
+        self.clips = clips
+
+    def set_epoch(self, epoch: int) -> None:
+        self.clips.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.clips.reader.seed, self.clips.epoch])
+        return iter(rng.permutation(len(self.clips)).tolist())
+
+
+class ClipsTrainer(Trainer):
+    """A Trainer whose training set is `PretrainingClips` or `StreamedClips`."""
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+        return EpochSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def get_train_dataloader(self) -> DataLoader:
+        if not isinstance(self.train_dataset, StreamedClips):
+            return super().get_train_dataloader()
+        # Unprepared: accelerate would read on one process for all, or split a second time.
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+
+def _fetch(audio: Any) -> dict[str, Any]:
+    """An entry as a dictionary; what lies behind a URL, as in streams of loose files, is read."""
+    if audio is None:
+        raise UnusableClip("it has no audio")
+    if isinstance(audio, bytes):
+        audio = {"bytes": audio}
+    elif not isinstance(audio, dict):
+        audio = {"path": str(audio)}
+    if audio.get("bytes") is None and "://" in (audio.get("path") or ""):
+        try:
+            with fsspec.open(audio["path"]) as file:
+                return {"bytes": file.read(), "path": audio["path"]}
+        except Exception as error:  # each file system has its own
+            raise UnusableClip(f"it cannot be read: {error}") from error
+    return audio
+
+
+def _identity(audio: dict[str, Any], samples: np.ndarray) -> int:
+    if audio.get("bytes") is not None:
+        return zlib.crc32(audio["bytes"])
+    return zlib.crc32(audio["path"].encode() if audio.get("path") else samples.tobytes())
+
+
+def _warn(num_skipped: int, name: str, row: dict[str, Any], error: UnusableClip) -> None:
+    if num_skipped > MAX_WARNINGS:
+        return
+    audio = row.get("audio")
+    path = audio.get("path") if isinstance(audio, dict) else audio if isinstance(audio, str) else None
+    more = " Further ones are only counted." if num_skipped == MAX_WARNINGS else ""
+    logger.warning(f"Skipping {path or name}: {error}.{more}")
+
+
+def _all_unusable(num_clips: int, last_error: UnusableClip) -> ValueError:
+    return ValueError(
+        f"The dataset must hold usable clips, found {num_clips} in a row that are not; of the last, {last_error}. "
+        "Check the audio and the column it is read from."
+    )

@@ -1,0 +1,42 @@
+"""What the training scripts share around their Trainer: arguments, logging, and where to resume."""
+
+import logging
+import sys
+
+import transformers
+from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def parse_arguments(dataclasses: tuple[type, ...], argv: list[str] | None = None) -> tuple:
+    """Instances of the dataclasses from the command line, or from the one JSON or YAML file that it names."""
+    parser = HfArgumentParser(dataclasses)
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
+        read = parser.parse_json_file if argv[0].endswith(".json") else parser.parse_yaml_file
+        return read(argv[0])
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def start(training_args: TrainingArguments) -> None:
+    """Sets the level of the logs and the seed."""
+    logging.basicConfig(level=training_args.get_process_log_level(), format="%(message)s")
+    transformers.utils.logging.set_verbosity(training_args.get_process_log_level())
+    set_seed(training_args.seed)
+
+
+def last_checkpoint(training_args: TrainingArguments) -> str | None:
+    """The checkpoint to resume from: the one asked for, or the last that an interrupted run left behind."""
+    asked = training_args.resume_from_checkpoint
+    if asked and str(asked).lower() not in ("true", "1", "yes"):
+        return asked
+    found = get_last_checkpoint(training_args.output_dir)
+    if found is None and asked:
+        raise ValueError(
+            f"`--resume_from_checkpoint` needs a checkpoint in {training_args.output_dir}, found none. Leave it out."
+        )
+    if found is not None:
+        logger.warning(f"Resuming from {found}. To start anew, give another --output_dir or delete that folder.")
+    return found

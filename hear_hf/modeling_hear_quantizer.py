@@ -1,0 +1,345 @@
+"""PyTorch HEAR quantizer, the paper's acoustic tokenizer, and its training by distillation (arXiv:2603.26098, 3.2).
+
+Shapes: B batch, N samples, n encoder frames (20 ms), K codes, T = 2n spectrogram frames (10 ms).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
+from .configuration_hear import HEARQuantizerConfig
+from .modeling_hear import HEARPreTrainedModel, all_valid
+from .spectrogram_hear import HEARLogMel
+
+
+@dataclass
+class HEARQuantizerOutput(ModelOutput):
+    """
+    Output of [`HEARQuantizer`].
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
+            Scores of the codes of each frame, before the softmax.
+        codes (`torch.LongTensor` of shape `(batch_size, num_frames)`):
+            Code of each frame of 20 ms; -100 in padding, so that they serve as `labels` of [`HEARForPreTraining`].
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
+            Output of the encoder.
+        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
+            True where a frame belongs to the clip, False where it is padding.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
+            Output of the feature encoder and of each layer.
+        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
+            Attention probabilities of each layer, as in [`HEARModelOutput`].
+    """
+
+    logits: torch.FloatTensor | None = None
+    codes: torch.LongTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    frame_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class HEARQuantizerForPreTrainingOutput(ModelOutput):
+    """
+    Output of [`HEARQuantizerForPreTraining`]. The losses are means over the valid frames, before they are weighted.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`):
+            Weighted sum of the three losses.
+        reconstruction_loss (`torch.FloatTensor` of shape `(1,)`):
+            Squared error of the normalised log-mel spectrogram.
+        distillation_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `teacher_hidden_states`):
+            1 less the cosine between the predicted and the teacher's hidden states.
+        diversity_loss (`torch.FloatTensor` of shape `(1,)`):
+            Squared distance of the mean code probabilities from equal ones.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
+            Scores of the codes of each frame, before the softmax.
+        codes (`torch.LongTensor` of shape `(batch_size, num_frames)`):
+            Highest-scored code of each frame; -100 in padding.
+        code_perplexity (`torch.FloatTensor` of shape `(1,)`):
+            Exponential of the entropy of `codes` over the batch: so many codes would be in use if all were equally.
+        code_usage (`torch.FloatTensor` of shape `(1,)`):
+            Share of the codebook that occurs in `codes`.
+        temperature (`torch.FloatTensor` of shape `(1,)`):
+            Temperature of the Gumbel softmax.
+        reconstruction (`torch.FloatTensor` of shape `(batch_size, 2 * num_frames, num_mel_bins)`):
+            Reconstructed log-mel spectrogram.
+        log_mel (`torch.FloatTensor` of shape `(batch_size, 2 * num_frames, num_mel_bins)`):
+            The log-mel spectrogram to reconstruct.
+        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
+            True where a frame belongs to the clip, False where it is padding.
+    """
+
+    loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    distillation_loss: torch.FloatTensor | None = None
+    diversity_loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    codes: torch.LongTensor | None = None
+    code_perplexity: torch.FloatTensor | None = None
+    code_usage: torch.FloatTensor | None = None
+    temperature: torch.FloatTensor | None = None
+    reconstruction: torch.FloatTensor | None = None
+    log_mel: torch.FloatTensor | None = None
+    frame_mask: torch.BoolTensor | None = None
+
+
+class HEARGumbelVectorQuantizer(nn.Module):
+    """Code scores -> code vectors: the best code's, or in training one drawn by the Gumbel softmax (arXiv:1611.01144).
+
+    The temperature falls exponentially with the number of updates, which is saved with the weights.
+    """
+
+    def __init__(self, config: HEARQuantizerConfig):
+        super().__init__()
+        self.initial_temperature, self.min_temperature = config.gumbel_temperature, config.gumbel_min_temperature
+        self.log_decay = math.log(config.gumbel_temperature_decay)
+        self.codebook = nn.Parameter(torch.randn(config.codebook_size, config.codebook_dim))
+        self.projection = nn.Linear(config.codebook_dim, config.decoder_hidden_size)
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))  # an integer, which no cast rounds
+
+    @property
+    def temperature(self) -> torch.Tensor:
+        decayed = self.initial_temperature * (self.log_decay * self.num_updates.float()).exp()
+        return decayed.clamp(min=self.min_temperature)
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            chosen = nn.functional.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)
+        else:
+            chosen = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1])
+        return self.projection(chosen.to(self.codebook.dtype) @ self.codebook)
+
+
+class HEARQuantizerDecoder(nn.Module):
+    """Code vectors -> log-mel frames and the teacher's hidden states."""
+
+    def __init__(self, config: HEARQuantizerConfig):
+        super().__init__()
+        width = config.decoder_hidden_size
+        self.num_mel_bins = config.num_mel_bins
+        self.transformer = HEARWindowedLayers(decoder_layers_config(config))
+        self.dense = nn.Linear(width, width)
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mel_head = nn.Linear(width, 2 * config.num_mel_bins)
+        self.teacher_head = None
+        if config.teacher_hidden_size is not None:
+            self.teacher_head = nn.Linear(width, config.teacher_hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        hidden_states = self.transformer(hidden_states, FrameMasks(valid)).last_hidden_state
+        hidden_states = self.layer_norm(nn.functional.gelu(self.dense(hidden_states)))
+        log_mel = self.mel_head(hidden_states).unflatten(-1, (2, self.num_mel_bins)).flatten(1, 2)  # (B, T, mel)
+        return log_mel, None if self.teacher_head is None else self.teacher_head(hidden_states)
+
+
+def decoder_layers_config(config: HEARQuantizerConfig) -> HEARQuantizerConfig:
+    """The configuration whose layers are the decoder's."""
+    return type(config)(
+        hidden_size=config.decoder_hidden_size,
+        num_hidden_layers=config.decoder_num_hidden_layers,
+        num_attention_heads=config.decoder_num_attention_heads,
+        intermediate_size=config.decoder_intermediate_size,
+        hidden_act=config.hidden_act,
+        hidden_dropout=config.hidden_dropout,
+        activation_dropout=config.activation_dropout,
+        attention_dropout=config.attention_dropout,
+        window_length=config.window_length,
+        window_overlap=config.window_overlap,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+
+
+class HEARQuantizerPreTrainedModel(HEARPreTrainedModel):
+    """Weight initialisation as in [`HEARPreTrainedModel`]; the codebook is drawn from a standard normal."""
+
+    config_class = HEARQuantizerConfig
+    config: HEARQuantizerConfig
+    base_model_prefix = "quantizer"
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, HEARGumbelVectorQuantizer):
+            init.normal_(module.codebook)
+            init.zeros_(module.num_updates)
+
+
+class HEARQuantizer(HEARQuantizerPreTrainedModel):
+    """HEAR's acoustic tokenizer: one code for each 20 ms of sound.
+
+    Args:
+        config ([`HEARQuantizerConfig`]): Sizes of the model.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^vector_quantizer\."]  # which only training needs
+
+    def __init__(self, config: HEARQuantizerConfig):
+        super().__init__(config)
+        self.spectrogram = HEARLogMel(config)
+        self.acoustic_model = HEARAcousticModel(config)
+        self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> HEARQuantizerOutput:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+                Mono waveform in [-1, 1] at `config.sampling_rate`, of any length. See [`HEARFeatureExtractor`].
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip.
+            output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
+            output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
+            return_dict (`bool`, *optional*): Whether to return a [`HEARQuantizerOutput`] rather than a tuple.
+
+        Raises:
+            `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or the
+                mask has another shape.
+        """
+        self.check_inputs(input_values, attention_mask)
+        log_mel, valid = self.spectrogram(input_values, attention_mask)
+        return self.quantize(log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states))
+
+    def quantize(
+        self,
+        log_mel: torch.Tensor,
+        valid: torch.Tensor | None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> HEARQuantizerOutput:
+        """The codes of normalised log-mel frames, (B, T, num_mel_bins), an odd last of which is dropped."""
+        log_mel = log_mel[:, : log_mel.shape[1] // 2 * 2].to(self.dtype)
+        encoded = self.acoustic_model(log_mel, FrameMasks(valid), output_attentions, output_hidden_states)
+        logits = self.code_head(encoded.last_hidden_state)
+        valid = all_valid(logits) if valid is None else valid
+        return HEARQuantizerOutput(
+            logits=logits,
+            codes=logits.argmax(-1).masked_fill(~valid, -100),
+            last_hidden_state=encoded.last_hidden_state,
+            frame_mask=valid,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
+    """[`HEARQuantizer`] with the codebook and the decoder by which it is trained (paper, section 3.2).
+
+    The decoder reconstructs the log-mel spectrogram from the codes, and predicts the hidden states of a teacher.
+    Call [`~HEARQuantizerForPreTraining.anneal_temperature`] after each optimizer step.
+
+    Args:
+        config ([`HEARQuantizerConfig`]): Sizes and weights of the losses.
+    """
+
+    def __init__(self, config: HEARQuantizerConfig):
+        super().__init__(config)
+        self.quantizer = HEARQuantizer(config)
+        self.vector_quantizer = HEARGumbelVectorQuantizer(config)
+        self.decoder = HEARQuantizerDecoder(config)
+        self.post_init()
+
+    def anneal_temperature(self):
+        """Lets the temperature of the Gumbel softmax fall by one step."""
+        self.vector_quantizer.num_updates += 1
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        teacher_hidden_states: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> HEARQuantizerForPreTrainingOutput:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+                Mono waveform in [-1, 1] at `config.sampling_rate`. See [`HEARFeatureExtractor`].
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                1 = real sample, 0 = padding.
+            teacher_hidden_states (`torch.FloatTensor`, *optional*):
+                The teacher's hidden state of each frame of 20 ms, of shape `(batch_size, num_frames,
+                teacher_hidden_size)`. Padding may hold anything.
+            return_dict (`bool`, *optional*):
+                Whether to return a [`HEARQuantizerForPreTrainingOutput`] rather than a tuple.
+
+        Raises:
+            `ValueError`: if something has another shape, or teacher states are given to a model without
+                `config.teacher_hidden_size`.
+        """
+        self.check_inputs(input_values, attention_mask)
+        log_mel, valid = self.quantizer.spectrogram(input_values, attention_mask)
+        quantized = self.quantizer.quantize(log_mel, valid)
+        self.check_teacher(teacher_hidden_states, quantized.codes)
+        valid, log_mel = quantized.frame_mask, log_mel[:, : 2 * quantized.codes.shape[1]]
+        reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), valid)
+
+        losses = {"reconstruction_loss": valid_mean((reconstruction.float() - log_mel).square().mean(-1), valid)}
+        if teacher_hidden_states is not None:
+            teacher = teacher_hidden_states.float().masked_fill(~valid.unsqueeze(-1), 0.0)  # NaN has NaN gradients
+            similarity = nn.functional.cosine_similarity(prediction.float(), teacher, dim=-1)
+            losses["distillation_loss"] = valid_mean(1 - similarity, valid)
+        losses["diversity_loss"] = diversity_loss(quantized.logits, valid)
+        perplexity, usage = code_statistics(quantized.codes, self.config.codebook_size)
+        return HEARQuantizerForPreTrainingOutput(
+            loss=sum(getattr(self.config, f"{name}_weight") * loss for name, loss in losses.items()),
+            **losses,
+            logits=quantized.logits,
+            codes=quantized.codes,
+            code_perplexity=perplexity,
+            code_usage=usage,
+            temperature=self.vector_quantizer.temperature,
+            reconstruction=reconstruction,
+            log_mel=log_mel,
+            frame_mask=valid,
+        )
+
+    def check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:
+        width = self.config.teacher_hidden_size
+        if teacher_hidden_states is not None and width is None:
+            raise ValueError(
+                "`teacher_hidden_states` need a model whose `config.teacher_hidden_size` is their width, found: None."
+            )
+        self.check_frames("teacher_hidden_states", teacher_hidden_states, *codes.shape, width)
+
+
+def valid_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Mean over the valid frames; `values` are (B, n), or (B, T) where each encoder frame has two."""
+    valid = valid.repeat_interleave(values.shape[1] // valid.shape[1], dim=1)
+    return torch.where(valid, values, 0.0).sum() / valid.sum()
+
+
+def diversity_loss(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Squared distance of the mean code probabilities over the valid frames from equal ones."""
+    probs = logits.float().softmax(-1) * valid.unsqueeze(-1)
+    mean_probs = probs.sum((0, 1)) / valid.sum()
+    return (mean_probs - 1 / logits.shape[-1]).square().sum()
+
+
+def code_statistics(codes: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Perplexity of the codes that are not -100, and the share of the codebook among them."""
+    # One row more, for -100; `bincount` would force the device to wait.
+    counts = torch.zeros(codebook_size + 1, device=codes.device)
+    places = torch.where(codes < 0, codebook_size, codes).flatten()
+    counts = counts.scatter_add(0, places, torch.ones_like(places, dtype=counts.dtype))[:codebook_size]
+    shares = counts / counts.sum().clamp(min=1)
+    return torch.special.entr(shares).sum().exp(), (counts > 0).float().mean()
+
+
+__all__ = ["HEARQuantizer", "HEARQuantizerForPreTraining", "HEARQuantizerPreTrainedModel"]

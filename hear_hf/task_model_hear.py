@@ -1,0 +1,110 @@
+"""HEAR's spectrogram mixture and task model, and the statistics pooled from it.
+
+Shapes: B batch, n encoder frames (20 ms), D width, H heads of size d, F bins of the log-power spectrum.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from .configuration_hear import HEARConfig
+
+POOLING_EPS = 1e-8
+
+
+class HEARSpectrogramMixture(nn.Module):
+    """Mixes the log-power spectrum, gated by the acoustic hidden states, into them (paper, section 3.3)."""
+
+    def __init__(self, config: HEARConfig):
+        super().__init__()
+        self.gate = nn.Linear(config.hidden_size, config.hidden_size)
+        self.spectrum = nn.Linear(2 * (config.n_fft // 2 + 1), config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output = nn.Linear(2 * config.hidden_size, config.task_hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, log_power: torch.Tensor) -> torch.Tensor:
+        pairs = log_power.unflatten(1, (-1, 2)).transpose(2, 3).flatten(2)  # (B, 2n, F) -> (B, n, 2F), bin-major
+        spectrum = self.spectrum(pairs) * self.gate(hidden_states).sigmoid()
+        spectrum = nn.functional.gelu(self.layer_norm(spectrum))
+        return self.output(torch.cat([hidden_states, spectrum], dim=-1))
+
+
+class HEARTaskModel(nn.Module):
+    """One post-norm transformer layer over the clip, or over each segment of a longer one (paper, section 3.4)."""
+
+    def __init__(self, config: HEARConfig):
+        super().__init__()
+        width = config.task_hidden_size
+        self.num_heads = config.task_num_attention_heads
+        self.dropout = config.task_dropout
+        self.position_embeddings = nn.Parameter(torch.zeros(1, config.max_position_embeddings, width))
+        self.qkv_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        self.attention_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.intermediate_dense = nn.Linear(width, config.task_intermediate_size)
+        self.output_dense = nn.Linear(config.task_intermediate_size, width)
+        self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(
+        self, hidden_states: torch.Tensor, valid: torch.Tensor | None, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        hidden_states = hidden_states + self.position_embeddings[:, : hidden_states.shape[1]]
+        attended, weights = self.attend(hidden_states, valid, output_attentions)
+        hidden_states = self.attention_layer_norm(hidden_states + self.drop(attended))
+        expanded = self.drop(nn.functional.relu(self.intermediate_dense(hidden_states)))
+        return self.final_layer_norm(hidden_states + self.drop(self.output_dense(expanded))), weights
+
+    def drop(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
+
+    def attend(self, hidden_states: torch.Tensor, valid: torch.Tensor | None, output_attentions: bool):
+        qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, n, 3, H, d) -> 3 x (B, H, n, d)
+        bias = None
+        if valid is not None:
+            bias = torch.zeros_like(valid, dtype=query.dtype).masked_fill(~valid, torch.finfo(query.dtype).min)
+            bias = bias[:, None, None, :]
+        if output_attentions:
+            scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+            weights = (
+                (scores if bias is None else scores + bias)
+                .softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+                .to(value.dtype)
+            )
+            attended = self.drop(weights) @ value
+        else:
+            weights, dropout = None, self.dropout if self.training else 0.0
+            attended = nn.functional.scaled_dot_product_attention(query, key, value, bias, dropout)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), weights
+
+
+def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_length: int) -> torch.Tensor:
+    """Mean, maximum and standard deviation over the valid frames, in float32: (B, n, D) -> (B, 3D).
+
+    Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made. These
+    are filled in place: kept one by one between freed temporaries they would fragment the heap.
+    """
+    segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
+    batch_size, num_frames, width = hidden_states.shape
+    num_segments = -(-num_frames // segment_length)
+    moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=torch.float32)
+    counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=torch.float32)
+    for i, segment in enumerate(segments):
+        counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
+    means, maxima, squares = moments
+    count = counts.sum(0)
+    mean = (counts * means).sum(0) / count.clamp(min=1)
+    square = (squares + counts * (means - mean).square()).sum(0)
+    deviation = (square / (count - 1).clamp(min=1) + POOLING_EPS).sqrt()
+    return torch.cat([mean, maxima.amax(0), deviation], dim=-1)
+
+
+def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Count (B, 1), and (B, D) each: mean, maximum and sum of squares about the mean of the valid frames."""
+    hidden_states, weights = hidden_states.float(), valid.unsqueeze(-1)
+    count = weights.sum(1)
+    mean = (hidden_states * weights).sum(1) / count.clamp(min=1)
+    maximum = hidden_states.masked_fill(~weights, torch.finfo(hidden_states.dtype).min).amax(1)
+    squares = ((hidden_states - mean.unsqueeze(1)).square() * weights).sum(1)
+    return count, mean, maximum, squares
