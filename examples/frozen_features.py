@@ -16,7 +16,16 @@ import soxr
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, BatchFeature, ClapAudioConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForPreTraining,
+    BatchFeature,
+    ClapAudioConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 import hear_hf  # noqa: F401  (so that the Auto classes know HEAR)
 
@@ -78,6 +87,10 @@ class Wav2Vec2Family(Family):
 
 class HEARFamily(Family):
     any_lengths = True
+
+    @staticmethod
+    def encoder(model):
+        return model.base_model  # of a pretraining checkpoint the front end and the acoustic model
 
     def __init__(self, config, feature_extractor):
         super().__init__(config, feature_extractor)
@@ -160,6 +173,14 @@ FAMILIES: dict[str, type[Family]] = {
 }
 
 
+def model_class(config: PreTrainedConfig) -> type:
+    """What loads the weights that a checkpoint of this configuration holds, and no random ones beside them."""
+    architecture = (config.architectures or [""])[0]
+    if config.model_type == "clap_audio_model":  # which no version's AutoModel knows
+        return getattr(transformers, architecture)
+    return AutoModelForPreTraining if architecture == "HEARForPreTraining" else AutoModel
+
+
 class FrozenEncoder:
     """
     A frozen audio model: clips in, the hidden states of a layer out. A clip's states do not depend on its batch.
@@ -191,10 +212,7 @@ class FrozenEncoder:
             raise ValueError(
                 f"{name_or_path} must be an audio model saved with its feature extractor, found none: {error}"
             ) from error
-        # No version's AutoModel knows CLAP's audio half.
-        is_half = config.model_type == "clap_audio_model"
-        model_class = getattr(transformers, config.architectures[0]) if is_half else AutoModel
-        model, info = model_class.from_pretrained(
+        model, info = model_class(config).from_pretrained(
             name_or_path, config=config, dtype=dtype or torch.float32, output_loading_info=True, **source
         )
         self._set_up(model, feature_extractor, layer, device, str(name_or_path), set(info["missing_keys"]))

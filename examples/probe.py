@@ -32,13 +32,13 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
-from transformers import AutoModel, set_seed
+from transformers import set_seed
 from transformers.hf_argparser import HfArg
 
 from audio_datasets import DataArguments, load_labelled_audio
 from audio_decoding import decode_audio
 from finetune import label_feature
-from frozen_features import FrozenEncoder
+from frozen_features import FrozenEncoder, model_class
 from hear_hf import HEARConfig, HEARFeatureExtractor
 from metrics import MeanAveragePrecision
 from reporting import METRIC_NAMES, describe_source
@@ -189,7 +189,7 @@ def load_encoders(args: ProbeArguments) -> Iterator[tuple[str, FrozenEncoder]]:
 
 def random_encoder(config, feature_extractor, seed: int) -> FrozenEncoder:
     set_seed(seed)
-    return FrozenEncoder.from_model(AutoModel.from_config(config), feature_extractor)
+    return FrozenEncoder.from_model(model_class(config).from_config(config), feature_extractor)
 
 
 def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:

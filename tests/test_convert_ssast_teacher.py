@@ -317,7 +317,7 @@ def test_the_command_refuses_in_one_paragraph(saved, out, capsys):
     assert stop.value.code == 2 and "must be frame-based" in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("layer", [1])
+@pytest.mark.parametrize("layer", [1, -1])
 def test_a_clip_of_25_seconds_is_read_in_parts_as_the_original_reads_each(teacher, layer):
     model, folder = teacher
     clip = noise(25)

@@ -47,6 +47,7 @@ from hear_hf import (
     HEARConfig,
     HEARFeatureExtractor,
     HEARForAudioClassification,
+    HEARForPreTraining,
     HEARModel,
     HEARQuantizer,
     HEARQuantizerConfig,
@@ -375,3 +376,13 @@ def test_interpolation_to_the_same_number_is_the_identity_and_one_frame_is_repea
 def test_interpolation_of_or_to_nothing_is_an_error(shape, num_frames):
     with pytest.raises(ValueError, match="`states` must have shape"):
         interpolate_frames(torch.zeros(shape), num_frames)
+
+
+def test_a_pretraining_checkpoint_of_hear_has_the_acoustic_models_states_alone(tmp_path):
+    model = HEARForPreTraining(HEARConfig(**SMALL)).eval()
+    model.save_pretrained(tmp_path)
+    HEARFeatureExtractor().save_pretrained(tmp_path)
+    encoder, clip = FrozenEncoder(tmp_path, device="cpu"), noise(0.6)
+    states = encoder([clip], 16_000)[0]
+    assert encoder.num_hidden_states == 1 + model.config.num_hidden_layers
+    torch.testing.assert_close(states, model(torch.tensor(clip)[None]).acoustic_hidden_states[0], rtol=0, atol=1e-5)
