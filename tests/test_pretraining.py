@@ -196,15 +196,17 @@ def test_masked_modelling_learns(clips, quantizer, tmp_path):
 
 
 def test_gradient_accumulation_changes_nothing(clips, quantizer, tmp_path):
+    # With plain gradient descent: Adam blows up the rounding of vanishing gradients.
     for name, size, steps in (("whole", "4", "1"), ("accumulated", "1", "4")):
         more = ["--gradient_accumulation_steps", steps, "--eval_strategy", "no", "--save_strategy", "no"]
+        more += ["--optim", "sgd", "--learning_rate", "0.3"]
         arguments = pretraining_arguments(clips, quantizer, tmp_path / name, *more)
         arguments[arguments.index("--per_device_train_batch_size") + 1] = size
         pretrain.main(arguments)
     assert losses(tmp_path / "accumulated") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
     whole, accumulated = (HEARForPreTraining.from_pretrained(tmp_path / name) for name in ("whole", "accumulated"))
     for ours, theirs in zip(whole.parameters(), accumulated.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
