@@ -26,6 +26,7 @@ from pretraining_report import report
 from scripting import parse_arguments, start
 from unlabelled_audio import PretrainingDataArguments
 
+DIVERSITY_LOSS_WEIGHT = 10.0  # of a new quantizer; by the paper's 0.1 most codes of a small data set stay unused
 LOSSES = ("reconstruction_loss", "distillation_loss", "diversity_loss")
 
 
@@ -40,7 +41,7 @@ class QuantizerArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that it brings along."})
     config_overrides: str | None = field(
         default=None,
-        metadata={"help": "Fields of the config to change, for example `codebook_size=512,diversity_loss_weight=10`."},
+        metadata={"help": "Fields of the config to change, for example `codebook_size=512,num_hidden_layers=3`."},
     )
     temperature_anneal_share: float = field(
         default=0.7,
@@ -87,7 +88,7 @@ class QuantizerTrainer(PretrainingTrainer):
 
 
 def load_config(args: QuantizerArguments) -> HEARQuantizerConfig:
-    config = HEARQuantizerConfig()
+    config = HEARQuantizerConfig(diversity_loss_weight=DIVERSITY_LOSS_WEIGHT)
     if args.model_name_or_path is not None:
         source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
         config = AutoConfig.from_pretrained(args.model_name_or_path, **source)
