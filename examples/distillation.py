@@ -56,7 +56,7 @@ class Teacher:
             chosen = (clips[int(index)] for index in indices)
         count, total, squares = 0, 0.0, 0.0
         for clip in tqdm(chosen, desc="Measuring the teacher", total=NUM_STATISTICS_CLIPS, leave=False):
-            states = self.encoder([clip["input_values"]], self.sampling_rate)[0].double().cpu()
+            states = self.encoder([clip["input_values"]], self.sampling_rate)[0].cpu().double()
             count, total, squares = count + len(states), total + states.sum(0), squares + states.square().sum(0)
         mean = total / count
         self.mean = mean.float()

@@ -166,7 +166,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         processing_class=feature_extractor,
         quantizer=quantizer,
     )
-    quantizer.save_pretrained(Path(training_args.output_dir) / "quantizer")
+    if trainer.is_world_process_zero():  # beside the model, so that its codes can be made again
+        for part in (quantizer, feature_extractor):
+            part.save_pretrained(Path(training_args.output_dir) / "quantizer")
     return run(trainer, lambda metrics: report(trainer, metrics, data_args, 2, describe_masking(model_args)))
 
 

@@ -85,8 +85,8 @@ def plot_clip(trainer: PretrainingTrainer, path: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     batch = trainer._prepare_inputs(trainer.data_collator([example_clip(trainer)]))
     inputs = trainer.complete(batch)
-    outputs = model(**inputs)
-    if "reconstruction" in outputs:
+    if model.config.model_type == "hear_quantizer":
+        outputs = model(**inputs)
         panels = {
             "Log-mel spectrogram": outputs.log_mel[0],
             "Its reconstruction from the codes": outputs.reconstruction[0],
