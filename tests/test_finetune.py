@@ -15,6 +15,7 @@ from augmentation import AugmentationArguments, augment, mixup
 from finetune import freeze
 from metrics import multi_label_metrics, single_label_metrics
 from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, parameter_groups
+from scripting import parse_arguments
 
 RATE = 16_000
 TINY = (
@@ -128,7 +129,8 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tones, tmp_path):
 
 def test_arguments_may_come_from_a_file(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"output_dir": str(tmp_path), "mixup_alpha": 0.7}))
-    _, _, augmentation_args, training_args = finetune.parse_arguments([str(tmp_path / "run.json")])
+    arguments = (AugmentationArguments, finetune.FineTuningArguments)
+    augmentation_args, training_args = parse_arguments(arguments, [str(tmp_path / "run.json")])
     assert augmentation_args.mixup_alpha == 0.7 and training_args.output_dir == str(tmp_path)
 
 
