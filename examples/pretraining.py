@@ -15,6 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from hear_hf.masking_hear import share_mask
+from hear_hf.modeling_hear_quantizer import code_statistics, count_codes
 from hear_hf.spectrogram_hear import frame_mask, num_encoder_frames
 from pretraining_clips import ClipsTrainer, PretrainingClips, StreamedClips
 from scripting import last_checkpoint
@@ -119,10 +120,7 @@ class RunningMeans:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.weight = self.weight + weight
         self.num_samples = self.num_samples + num_samples
-        places = torch.where(codes < 0, self.codebook_size, codes).flatten()
-        ones = torch.ones_like(places, dtype=torch.float32)
-        extended = torch.nn.functional.pad(self.code_counts, (0, 1)).scatter_add(0, places, ones)
-        self.code_counts = extended[: self.codebook_size]
+        self.code_counts = self.code_counts + count_codes(codes, self.codebook_size)
 
     def read(self, gather) -> dict[str, float]:
         """The means, `code_perplexity`, `code_usage` and `num_samples` over all processes, which `gather` joins."""
@@ -131,11 +129,11 @@ class RunningMeans:
         totals = gather(torch.cat([scalars, self.code_counts])[None]).sum(0).cpu()
         *sums, weight, num_samples = totals[: -self.codebook_size].tolist()
         self.code_counts = totals[-self.codebook_size :].to(self.device)
-        shares = self.code_counts / self.code_counts.sum().clamp(min=1)
+        perplexity, usage = code_statistics(self.code_counts)
         return {
             **{name: value / max(weight, 1) for name, value in zip(names, sums, strict=True)},
-            "code_perplexity": torch.special.entr(shares).sum().exp().item(),
-            "code_usage": (self.code_counts > 0).float().mean().item(),
+            "code_perplexity": perplexity.item(),
+            "code_usage": usage.item(),
             "num_samples": num_samples,
         }
 

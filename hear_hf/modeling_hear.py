@@ -17,7 +17,7 @@ from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
 from .configuration_hear import HEARConfig
 from .masking_hear import span_mask
 from .spectrogram_hear import HEARLogMel, HEARSpectrogram, num_encoder_frames
-from .task_model_hear import HEARSpectrogramMixture, HEARTaskModel, pool_statistics
+from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
 @dataclass
@@ -82,38 +82,6 @@ class HEARForPreTrainingOutput(ModelOutput):
     frame_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-class HEARBatchNorm(nn.BatchNorm1d):
-    """Batch norm that normalises a training batch of one clip, which has no variance, by its running statistics."""
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.training and hidden_states.shape[0] == 1:
-            return nn.functional.batch_norm(
-                hidden_states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(hidden_states)
-
-
-class HEARClassificationHead(nn.Module):
-    """Pooled statistics -> logits; in float32 under autocast.
-
-    What the batch norm reads lies far from zero (2 to 3 deviations from scratch, and rising with the learning rate):
-    in bfloat16 a third of its deviation can be lost to rounding before the mean is taken off.
-    """
-
-    def __init__(self, config: HEARConfig):
-        super().__init__()
-        self.dense = nn.Linear(3 * config.task_hidden_size, config.classifier_proj_size)
-        self.batch_norm = HEARBatchNorm(config.classifier_proj_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device_type=pooled.device.type, enabled=False):
-            hidden_states = self.dense(pooled.to(self.dense.weight.dtype))
-            hidden_states = nn.functional.relu(self.batch_norm(hidden_states))
-            return self.out_proj(self.dropout(hidden_states))
 
 
 class HEARPreTrainedModel(PreTrainedModel):

@@ -296,7 +296,7 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             similarity = nn.functional.cosine_similarity(prediction.float(), teacher, dim=-1)
             losses["distillation_loss"] = valid_mean(1 - similarity, valid)
         losses["diversity_loss"] = diversity_loss(quantized.logits, valid)
-        perplexity, usage = code_statistics(quantized.codes, self.config.codebook_size)
+        perplexity, usage = code_statistics(count_codes(quantized.codes, self.config.codebook_size))
         return HEARQuantizerForPreTrainingOutput(
             loss=sum(getattr(self.config, f"{name}_weight") * loss for name, loss in losses.items()),
             **losses,
@@ -332,12 +332,16 @@ def diversity_loss(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     return (mean_probs - 1 / logits.shape[-1]).square().sum()
 
 
-def code_statistics(codes: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Perplexity of the codes that are not -100, and the share of the codebook among them."""
-    # One row more, for -100; `bincount` would force the device to wait.
+def count_codes(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
+    """How often each code occurs, (codebook_size,); -100 is not counted."""
+    # One place more, for -100; `bincount` would force the device to wait.
     counts = torch.zeros(codebook_size + 1, device=codes.device)
     places = torch.where(codes < 0, codebook_size, codes).flatten()
-    counts = counts.scatter_add(0, places, torch.ones_like(places, dtype=counts.dtype))[:codebook_size]
+    return counts.scatter_add(0, places, torch.ones_like(places, dtype=counts.dtype))[:codebook_size]
+
+
+def code_statistics(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Perplexity of codes that occur so often, and the share of the codebook in use."""
     shares = counts / counts.sum().clamp(min=1)
     return torch.special.entr(shares).sum().exp(), (counts > 0).float().mean()
 
