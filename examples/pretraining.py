@@ -152,6 +152,7 @@ class PretrainingTrainer(ClipsTrainer):
                 "Start the script by `accelerate launch`, or show it one GPU by CUDA_VISIBLE_DEVICES."
             )
         self.model_accepts_loss_kwargs = True  # the loss below is scaled for gradient accumulation
+        self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide it once more
         codebook_size = self.model.config.codebook_size
         self.train_means = RunningMeans(codebook_size, self.args.device)
         self.eval_means = RunningMeans(codebook_size, self.args.device)
