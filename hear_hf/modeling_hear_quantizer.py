@@ -14,8 +14,10 @@ from transformers.utils.generic import can_return_tuple
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
 from .configuration_hear import HEARQuantizerConfig
+from .masking_hear import share_mask  # noqa: F401  (as below)
 from .modeling_hear import HEARPreTrainedModel, all_valid
 from .spectrogram_hear import HEARLogMel
+from .task_model_hear import HEARTaskModel  # noqa: F401  (of local remote code 5.4 copies only what this file names)
 
 
 @dataclass

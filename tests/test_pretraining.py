@@ -2,18 +2,17 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import accelerate
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from packaging import version
 from transformers import AutoModel, AutoModelForPreTraining, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 import pretrain
@@ -226,16 +225,12 @@ def test_a_resumed_run_continues_the_same_losses(stage, clips, quantizer, tmp_pa
     assert resumed == pytest.approx(whole, abs=1e-6)
 
 
-two_processes = pytest.mark.skipif(
-    version.parse(accelerate.__version__) < version.parse("1.10"),
-    reason="the launcher of accelerate 1.3 waits for ever at the port 0, a free one in later versions",
-)
-
-
 def launched(script: str, arguments: list[str]) -> None:
     """Runs a script on two processes of the CPU."""
     launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "--main_process_port", "0"]
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accelerate 1.3 does not look for a free port itself
+        port = str(server.getsockname()[1])
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "--main_process_port", port]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     script = str(Path(pretrain.__file__).with_name(script))
     subprocess.run([*command, script, *arguments], env=environment, check=True, capture_output=True, timeout=150)
@@ -248,7 +243,6 @@ def halved(arguments: list[str]) -> list[str]:
     return arguments
 
 
-@two_processes
 def test_two_processes_give_the_losses_of_one_in_masked_modelling(clips, quantizer, tmp_path):
     more = ["--eval_strategy", "no", "--save_strategy", "no", "--validation_share", "0.25"]
     pretrain.main(pretraining_arguments(clips, quantizer, tmp_path / "one", *more))
@@ -258,7 +252,6 @@ def test_two_processes_give_the_losses_of_one_in_masked_modelling(clips, quantiz
         assert two == pytest.approx(one, abs=1e-4) and len(one) == (1 if name.startswith("eval") else 4)
 
 
-@two_processes
 def test_two_processes_give_the_losses_of_one_in_the_quantizer_but_for_the_noise(clips, tmp_path):
     # Each process draws Gumbel noise of its own, so the weights are kept, and what has no noise is compared.
     more = ["--learning_rate", "0", "--eval_strategy", "no", "--save_strategy", "no", "--validation_share", "0.25"]

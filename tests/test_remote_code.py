@@ -6,8 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import transformers
-from packaging import version
 
 from golden import SMALL_QUANTIZER, golden_model
 from hear_hf import HEARFeatureExtractor
@@ -83,10 +81,6 @@ def saved(model, tmp_path):
     return models
 
 
-@pytest.mark.skipif(
-    version.parse(transformers.__version__) < version.parse("5.5"),
-    reason="Transformers 5.4 does not fetch what a fetched file imports in its turn, which the quantizer needs",
-)
 def test_saved_folders_load_without_the_package(saved, tmp_path):
     clip = noise(20_000).numpy()
     np.save(tmp_path / "clip.npy", clip)
