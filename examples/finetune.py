@@ -190,7 +190,7 @@ def build_trainer(model, feature_extractor, dataset, prepared, model_args, train
     callbacks = [BatchNormCalibration(prepared["train"], collator)]
     if training_args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
-    return Trainer(
+    trainer = Trainer(
         model,
         training_args,
         data_collator=collator,
@@ -202,6 +202,8 @@ def build_trainer(model, feature_extractor, dataset, prepared, model_args, train
         optimizers=(build_optimizer(model, training_args, *learning_rate_factors), None),
         callbacks=callbacks,
     )
+    trainer.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
+    return trainer
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

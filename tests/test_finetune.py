@@ -100,6 +100,29 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tones, tmp_
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
 
 
+def test_gradient_accumulation_changes_nothing(tmp_path):
+    # Every batch, of two clips or of four, holds the same clips equally often, so that batch norm is the same too.
+    rows = ["audio,label"]
+    for label, frequency in (("low", 200), ("high", 5000)):
+        write_tone(tmp_path / f"{label}.wav", frequency)
+        rows.append(f"{label}.wav,{label}")
+    (tmp_path / "train.csv").write_text("\n".join([rows[0], *rows[1:] * 4]))
+    weights = []
+    for size, steps in ((4, 1), (2, 2)):
+        run(tmp_path / f"{size}", "--train_file", tmp_path / "train.csv", "--validation_file", tmp_path / "train.csv",
+            "--per_device_train_batch_size", size, "--gradient_accumulation_steps", steps, "--optim", "sgd",
+            "--train_sampling_strategy", "sequential", "--num_train_epochs", 1, "--config_overrides",
+            f"{TINY},hidden_dropout=0.0,activation_dropout=0.0,attention_dropout=0.0,"
+            "task_dropout=0.0,classifier_dropout=0.0",
+            "--learning_rate", 0.3, "--eval_strategy", "no",
+            "--save_strategy", "no", "--load_best_model_at_end", "False")  # fmt: skip
+        weights.append(
+            dict(hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / f"{size}").named_parameters())
+        )
+    for name, parameter in weights[0].items():
+        torch.testing.assert_close(weights[1][name], parameter, rtol=0, atol=1e-5, msg=name)
+
+
 def test_resuming_without_a_checkpoint_is_a_clear_error(tones, tmp_path):
     with pytest.raises(ValueError, match="needs a checkpoint in .*found none"):
         run(tmp_path / "run", "--data_dir", tones, "--resume_from_checkpoint", "True")
