@@ -1,18 +1,25 @@
 """A saved folder carries its code: it loads and gives the same outputs where hear_hf cannot be imported."""
 
+import json
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+import transformers
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from convert_hear_checkpoint import convert
 from golden import SMALL_QUANTIZER, golden_model
-from hear_hf import HEARFeatureExtractor
+from hear_hf import HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.configuration_hear import AUTO_MAP, QUANTIZER_AUTO_MAP
 from helpers import SMALL, noise
+from original_checkpoints import TINY_CONFIG, whole_classifier
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
 
-SCRIPT = """
+PREAMBLE = """
 import sys
 
 class Blocker:
@@ -27,6 +34,8 @@ import torch
 import transformers
 
 clip = np.load("clip.npy")
+"""
+SCRIPT = """
 loads = [load.split(":") for load in sys.argv[1:]]
 for folder, auto_class, output in loads:
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
@@ -36,11 +45,38 @@ for folder, auto_class, output in loads:
     inputs = extractor([clip, clip[:5000]], sampling_rate=16_000, padding=True, return_tensors="pt")
     with torch.no_grad():
         np.save(f"{folder}-{auto_class.__name__}.npy", model(**inputs)[output])
-    model.save_pretrained("again")
-    extractor.save_pretrained("again")
-    auto_class.from_pretrained("again", trust_remote_code=True)
     for loaded in (config, extractor, model):
         assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
+        loaded.save_pretrained(f"again-{folder}-{auto_class.__name__}")
+assert "hear_hf" not in sys.modules
+"""
+FINE_TUNE = """
+class Clips(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return {"input_values": torch.tensor(clip[: 4000 + 500 * i]), "labels": i % 2}
+
+def collate(items):
+    clips = [item["input_values"].numpy() for item in items]
+    batch = extractor(clips, sampling_rate=16_000, padding=True, return_tensors="pt")
+    return {**batch, "labels": torch.tensor([item["labels"] for item in items])}
+
+extractor = transformers.AutoFeatureExtractor.from_pretrained("saved-classifier", trust_remote_code=True)
+model = transformers.AutoModelForAudioClassification.from_pretrained(
+    "saved-classifier", trust_remote_code=True, id2label={0: "long", 1: "short"}, label2id={"long": 0, "short": 1},
+    ignore_mismatched_sizes=True,
+)
+arguments = transformers.TrainingArguments(
+    "tuned", max_steps=3, per_device_train_batch_size=4, use_cpu=True, report_to="none", remove_unused_columns=False
+)
+trainer = transformers.Trainer(model, arguments, collate, Clips(), processing_class=extractor)
+trainer.train()
+trainer.save_model()
+classifier = transformers.pipeline("audio-classification", "tuned", trust_remote_code=True)
+scores = classifier({"array": clip, "sampling_rate": 16_000})
+assert {score["label"] for score in scores} == {"long", "short"}
 assert "hear_hf" not in sys.modules
 """
 CODE = {
@@ -56,8 +92,10 @@ CODE = {
 LOADS = [
     ("saved-classifier", "AutoModel", "pooler_output", "hear", 5e-5),
     ("saved-classifier", "AutoModelForAudioClassification", "logits", "", 1e-5),
+    ("saved-base", "AutoModel", "last_hidden_state", "", 5e-5),
     ("saved-acoustic", "AutoModelForPreTraining", "logits", "", 1e-5),
     ("saved-acoustic", "AutoModel", "acoustic_hidden_states", "hear", 5e-5),
+    ("saved-converted", "AutoModelForAudioClassification", "logits", "", 1e-5),
     ("saved-quantizer", "AutoModel", "logits", "", 1e-5),
     ("saved-quantizer", "AutoModelForAudioTokenization", "codes", "", 0),
     ("saved-training", "AutoModelForPreTraining", "reconstruction", "", 1e-5),
@@ -71,6 +109,7 @@ def saved(model, tmp_path):
     training = golden_model(TOKENIZER_TRAINING.main, **SMALL_QUANTIZER)
     models = {
         "saved-classifier": model,
+        "saved-base": model.hear,
         "saved-acoustic": golden_model(PRETRAINING.main, **SMALL, codebook_size=64),
         "saved-quantizer": training.quantizer,
         "saved-training": training,
@@ -78,25 +117,65 @@ def saved(model, tmp_path):
     for folder, saved_model in models.items():
         saved_model.save_pretrained(tmp_path / folder)
         HEARFeatureExtractor().save_pretrained(tmp_path / folder)
+    torch.save(whole_classifier(TINY_CONFIG), tmp_path / "hear.pth")
+    convert(tmp_path / "hear.pth", tmp_path / "saved-converted", window_overlap=3)
+    models["saved-converted"] = HEARForAudioClassification.from_pretrained(tmp_path / "saved-converted")
     return models
 
 
-def test_saved_folders_load_without_the_package(saved, tmp_path):
-    clip = noise(20_000).numpy()
-    np.save(tmp_path / "clip.npy", clip)
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
-    command = [sys.executable, "-c", SCRIPT, *(":".join(load[:3]) for load in LOADS)]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+def run_without_the_package(script, folder, *arguments):
+    """Runs a script where nothing can import hear_hf and nothing reaches the Hub, from an empty cache."""
+    np.save(folder / "clip.npy", noise(20_000).numpy())
+    environment = os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"HF_MODULES_CACHE": str(folder / "modules"), "PYTHONPATH": ""}
+    command = [sys.executable, "-c", script, *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def code_for(folder):
+    return CODE | ({"modeling_hear_quantizer.py"} if folder in ("saved-quantizer", "saved-training") else set())
+
+
+def code_in(folder):
+    return {path.name for path in folder.glob("*.py")}
+
+
+def auto_map_in(folder):
+    """The config's entries, beside that of the feature extractor's own file."""
+    extractor = json.loads((folder / "preprocessor_config.json").read_text())["auto_map"]
+    assert extractor == {"AutoFeatureExtractor": AUTO_MAP["AutoFeatureExtractor"]}
+    return json.loads((folder / "config.json").read_text())["auto_map"]
+
+
+def test_saved_folders_load_without_the_package(saved, tmp_path):
+    run_without_the_package(PREAMBLE + SCRIPT, tmp_path, *(":".join(load[:3]) for load in LOADS))
+    clip = noise(20_000).numpy()
     inputs = HEARFeatureExtractor()([clip, clip[:5000]], sampling_rate=16_000, padding=True, return_tensors="pt")
     for folder, auto_class, output, part, tolerance in LOADS:
-        expected = saved[folder].get_submodule(part)(**inputs)[output].detach().numpy()
         found = np.load(tmp_path / f"{folder}-{auto_class}.npy")
+        expected = saved[folder].get_submodule(part)(**inputs)[output].detach().numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"{folder} {auto_class}")
+        again = tmp_path / f"again-{folder}-{auto_class}"
+        assert code_in(again) == code_for(folder) and auto_map_in(again) == auto_map_in(tmp_path / folder)
 
 
-def test_no_file_of_the_package_is_left_out(saved, tmp_path):
+def test_a_model_of_remote_code_is_fine_tuned_and_shared_further(saved, tmp_path):
+    run_without_the_package(PREAMBLE + FINE_TUNE, tmp_path)
+    assert code_in(tmp_path / "tuned") == CODE and auto_map_in(tmp_path / "tuned") == AUTO_MAP
+    tuned = AutoModelForAudioClassification.from_pretrained(tmp_path / "tuned")
+    assert type(tuned) is HEARForAudioClassification and tuned.config.label2id == {"long": 0, "short": 1}
+
+
+def test_every_folder_brings_all_the_code_and_names_every_class(saved, tmp_path):
     for folder in saved:
-        quantizer = {"modeling_hear_quantizer.py"} if folder in ("saved-quantizer", "saved-training") else set()
-        assert {path.name for path in (tmp_path / folder).glob("*.py")} == CODE | quantizer
+        assert code_in(tmp_path / folder) == code_for(folder), folder
+        is_quantizer = "modeling_hear_quantizer.py" in code_for(folder)
+        assert auto_map_in(tmp_path / folder) == (QUANTIZER_AUTO_MAP if is_quantizer else AUTO_MAP), folder
+
+
+def test_with_the_package_the_same_folders_load_without_trusting_anything(saved, tmp_path):
+    for folder, auto_class, *_ in LOADS:
+        loaded = getattr(transformers, auto_class).from_pretrained(tmp_path / folder)
+        extractor = AutoFeatureExtractor.from_pretrained(tmp_path / folder)
+        assert type(loaded).__module__.startswith("hear_hf.") and type(extractor) is HEARFeatureExtractor
