@@ -1,0 +1,105 @@
+"""Damaged audio files: whatever stands in them, `decode_audio` gives a clip or a `ValueError` that names the file."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audio_decoding import decode_audio
+from pretraining_clips import ClipReader, UnusableClip
+
+RATE = 16_000
+FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}
+
+
+def encoded(suffix: str, seconds: float = 0.3) -> bytes:
+    samples = 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * RATE)) / RATE)
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format=suffix.upper(), subtype=FORMATS[suffix])
+    return file.getvalue()
+
+
+CLIPS = {suffix: encoded(suffix) for suffix in FORMATS}
+
+
+def decoded_or_refused(content: bytes, name: str) -> np.ndarray | None:
+    try:
+        samples = decode_audio({"bytes": content, "path": name}, RATE)
+    except ValueError as error:
+        assert name in str(error)
+        return None
+    assert samples.dtype == np.float32 and samples.ndim == 1 and len(samples) > 0
+    assert np.isfinite(samples).all() and np.abs(samples).max() <= 1
+    return samples
+
+
+@st.composite
+def damaged(draw):
+    """A clip of some format cut short, with bytes overwritten, left out, doubled, or behind another file's head."""
+    suffix = draw(st.sampled_from(sorted(CLIPS)))
+    content = bytearray(CLIPS[suffix])
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["cut", "overwrite", "leave out", "double", "head"]))
+        start = draw(st.integers(0, max(len(content) - 1, 0)) | st.integers(0, 64))
+        length = draw(st.integers(1, 64))
+        if kind == "cut":
+            del content[start:]
+        elif kind == "overwrite":
+            content[start : start + length] = draw(st.binary(min_size=length, max_size=length))
+        elif kind == "leave out":
+            del content[start : start + length]
+        elif kind == "double":
+            content[start:start] = content[start : start + length]
+        else:
+            content[:length] = CLIPS[draw(st.sampled_from(sorted(CLIPS)))][:length]
+    return bytes(content), suffix
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged())
+def test_a_damaged_file_is_decoded_or_refused_by_name(case):
+    content, suffix = case
+    decoded_or_refused(content, f"broken.{suffix}")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=2_000))
+def test_bytes_that_are_no_audio_are_refused(content):
+    assert decoded_or_refused(content, "noise.wav") is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(damaged())
+def test_pretraining_passes_over_a_damaged_file_or_reads_it(case):
+    reader = ClipReader(RATE, max_length_seconds=0.2)
+    try:
+        example = reader.read({"audio": {"bytes": case[0], "path": None}}, epoch=0)
+    except UnusableClip:
+        return
+    assert 2 * RATE // 50 <= len(example["input_values"]) <= 0.2 * RATE
+
+
+@pytest.mark.parametrize("declared", [0, 1, 2**31 - 1, 2**32 - 1])
+def test_a_length_that_the_head_makes_up_reserves_no_memory_for_it(declared):
+    content = bytearray(CLIPS["wav"])
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", declared)
+    samples = decoded_or_refused(bytes(content), "liar.wav")
+    assert samples is None or len(samples) <= len(content) // 2
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_the_content_decides_and_not_the_suffix(suffix, tmp_path):
+    path = tmp_path / "clip.txt"
+    path.write_bytes(CLIPS[suffix])
+    assert len(decode_audio(path, RATE)) == len(decode_audio({"bytes": CLIPS[suffix], "path": None}, RATE)) > 0
+
+
+def test_an_empty_file_is_refused_by_name(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(ValueError, match="empty.wav"):
+        decode_audio(tmp_path / "empty.wav", RATE)
