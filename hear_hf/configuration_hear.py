@@ -5,6 +5,16 @@ from transformers import PreTrainedConfig
 
 MEL_SAMPLING_RATE = 16_000  # Hz; the mel branch reads this rate, whatever the waveform's
 
+# A config file from elsewhere must not reserve terabytes or build layers for hours before its weights are looked at.
+MAX_SIZE = 2**24
+MAX_SIZES = {
+    "num_hidden_layers": 1024,
+    "decoder_num_hidden_layers": 1024,
+    "num_mel_bins": 1024,
+    "n_fft": 2**16,
+    "sampling_rate": 768_000,
+}
+
 # Every saved folder names every class of its model type, whichever of them saved it.
 AUTO_MAP = {
     "AutoConfig": "configuration_hear.HEARConfig",
@@ -304,7 +314,8 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
 
 def _require_positive(config: PreTrainedConfig, names: tuple[str, ...]) -> None:
     for name in names:
-        _require(getattr(config, name) > 0, f"`{name}` must be positive, found: {getattr(config, name)}")
+        value, largest = getattr(config, name), MAX_SIZES.get(name, MAX_SIZE)
+        _require(0 < value <= largest, f"`{name}` must be positive and at most {largest}, found: {value}")
 
 
 def _require_shares(config: PreTrainedConfig, names: tuple[str, ...]) -> None:
@@ -345,6 +356,7 @@ _POSITIVE = (
     "max_position_embeddings",
     "classifier_proj_size",
     "codebook_size",
+    "sampling_rate",
     "n_fft",
     "num_mel_bins",
     "layer_norm_eps",
@@ -376,6 +388,7 @@ _QUANTIZER_POSITIVE = (
     "gumbel_temperature",
     "gumbel_temperature_decay",
     "gumbel_min_temperature",
+    "sampling_rate",
     "num_mel_bins",
     "layer_norm_eps",
 )

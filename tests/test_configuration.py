@@ -39,6 +39,11 @@ def test_every_field_survives_a_round_trip(tmp_path, config):
         ({"mask_time_prob": -0.1}, ["mask_time_prob", "-0.1"]),
         ({"num_hidden_layers": 0}, ["num_hidden_layers", "0"]),
         ({"window_length": 0}, ["window_length", "0"]),
+        ({"num_hidden_layers": 10**6}, ["num_hidden_layers", "1024", "1000000"]),
+        ({"hidden_size": 4 * 10**9}, ["hidden_size", "4000000000"]),
+        ({"num_mel_bins": 10**9}, ["num_mel_bins", "1024", "1000000000"]),
+        ({"n_fft": 10**9}, ["n_fft", "65536", "1000000000"]),
+        ({"sampling_rate": 16 * 10**9}, ["sampling_rate", "768000", "16000000000"]),
     ],
 )
 def test_an_impossible_combination_is_refused_and_named(fields, values):

@@ -1,0 +1,82 @@
+"""Checkpoints made to harm: nothing in them is executed, and what does not fit is refused with the key named."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForAudioClassification, modeling_utils
+
+from hear_hf import HEARForAudioClassification
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def change_weights(folder, change):
+    state_dict = load_file(folder / "model.safetensors")
+    change(state_dict)
+    save_file(state_dict, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = str(place)
+
+    def __reduce__(self):
+        return os.mkdir, (self.place,)
+
+
+def test_a_pickle_is_not_executed(folder, tmp_path):
+    (folder / "model.safetensors").unlink()
+    torch.save({"classifier.dense.weight": Payload(tmp_path / "executed")}, folder / "pytorch_model.bin")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        HEARForAudioClassification.from_pretrained(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_code_beside_the_weights_is_not_executed_unless_trusted(folder, tmp_path):
+    config_code = folder / "configuration_hear.py"
+    config_code.write_text(f"import os\nos.mkdir({str(tmp_path / 'executed')!r})\n{config_code.read_text()}")
+    AutoModelForAudioClassification.from_pretrained(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_tensor_of_another_shape_is_refused_by_name(folder, monkeypatch):
+    reports = []
+    monkeypatch.setattr(modeling_utils.logger, "warning", reports.append)  # Transformers' logger does not propagate
+    change_weights(folder, lambda weights: weights.update({"classifier.out_proj.bias": torch.zeros(8)}))
+    with pytest.raises(RuntimeError):
+        HEARForAudioClassification.from_pretrained(folder)
+    assert "classifier.out_proj.bias" in reports[0] and "ckpt: torch.Size([8])" in reports[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda weights: weights.pop("classifier.out_proj.bias"), "missing_keys"),
+        (lambda weights: weights.update({"classifier.extra": torch.ones(1)}), "unexpected_keys"),
+    ],
+)
+def test_missing_and_extra_tensors_are_reported_by_name(folder, change, kind):
+    change_weights(folder, change)
+    _, report = HEARForAudioClassification.from_pretrained(folder, output_loading_info=True)
+    assert len(report[kind]) == 1 and next(iter(report[kind])).startswith("classifier.")
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_mel_bins", "n_fft", "window_length"])
+def test_absurd_sizes_are_refused_before_anything_is_built(folder, field):
+    change_config(folder, **{field: 10**12})
+    with pytest.raises(Exception, match=f"(?s){field}.*1000000000000"):
+        HEARForAudioClassification.from_pretrained(folder)
