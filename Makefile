@@ -3,10 +3,11 @@ PYTEST_ARGS ?=
 VENV := .venv
 OLDEST := .venv-oldest
 CLEAN := .venv-wheel
+PEER_ENVIRONMENTS := $(VENV) $(OLDEST)
 PIP_INSTALL := -m pip install --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-oldest lint format demo wheel clean
+.PHONY: help venv test test-oldest peer-test lint format demo wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +29,13 @@ test: venv  ## run the tests
 
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
 	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+# `make peer-test PEER_ENVIRONMENTS=.venv` runs those of the newest version alone.
+peer-test: $(PEER_ENVIRONMENTS:%=%/.installed)  ## run the tests of Transformers' own models on ours, newest and oldest version
+	for environment in $(PEER_ENVIRONMENTS); do \
+		$$environment/bin/python tests/peer/fetch_suite.py && \
+		$$environment/bin/python -m pytest -c tests/peer/pytest.ini $(PYTEST_ARGS) tests/peer || exit; \
+	done
 
 lint: venv  ## check style and format
 	$(VENV)/bin/ruff check .
@@ -53,5 +61,5 @@ wheel: venv  ## build dist/ and import the wheel in an environment of its own
 	cd dist && ../$(CLEAN)/bin/python -I -c $(IMPORT_CHECK)
 
 clean:  ## remove environments, builds and caches
-	rm -rf $(VENV) $(OLDEST) $(CLEAN) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(CLEAN) .peer build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
