@@ -26,6 +26,7 @@ from .modeling_hear_quantizer import (
     HEARQuantizerOutput,
     HEARQuantizerPreTrainedModel,
 )
+from .streaming import HEARStream, HEARStreamResult
 
 __version__ = "0.1.0.dev0"
 
@@ -66,4 +67,6 @@ __all__ = [
     "HEARQuantizerForPreTrainingOutput",
     "HEARQuantizerOutput",
     "HEARQuantizerPreTrainedModel",
+    "HEARStream",
+    "HEARStreamResult",
 ]
