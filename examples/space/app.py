@@ -1,0 +1,131 @@
+"""Names the sounds in a clip and says when each is heard: a web page for any HEAR classifier, and a Space of the Hub.
+
+    HEAR_MODEL=runs/digits python examples/space/app.py
+
+The model is a folder or a repository of the Hub. Without `HEAR_MODEL` it is the one that
+`model_id.txt` beside this file names.
+"""
+
+import html
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+# On a Space `audio_decoding.py` lies beside this file, in the repository one folder up.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from hearing_figure import draw
+from sound_events import HEAR_HF_INSTALLED, MAX_SECONDS, Classifier, hear, read_clip
+
+MAX_FILE_SIZE = "200mb"
+EXAMPLES = ("chirp", "bursts of noise", "quickening clicks")
+EXAMPLE_RATE = 16_000
+
+TITLE = "# What is heard, and when"
+INTRODUCTION = """
+Record a sound or drop a file. [HEAR](https://arxiv.org/abs/2603.26098) names what is in the whole clip, then listens
+to short windows of it one after the other, which shows when each label is heard.
+"""
+FONTS = ["system-ui", "sans-serif"]  # the visitor's own: none is fetched
+THEME = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=FONTS)
+CSS = ".gradio-container {max-width: 1200px !important; margin: 0 auto} .plot img {width: 100%}"
+
+
+def configured_name() -> str:
+    """The model to serve: `HEAR_MODEL`, else the one line of `model_id.txt`."""
+    file = Path(__file__).with_name("model_id.txt")
+    name = os.environ.get("HEAR_MODEL") or (file.read_text(encoding="utf-8") if file.is_file() else "")
+    if not name.strip():
+        raise ValueError(
+            f"A model must be named by the environment variable HEAR_MODEL or in {file}, found none. Give a folder or "
+            "a repository of the Hub, for example: HEAR_MODEL=runs/digits python examples/space/app.py"
+        )
+    return name.strip()
+
+
+@lru_cache(maxsize=1)
+def visitors_classifier(name: str) -> Classifier:
+    """A model that a visitor typed: its code never runs, and on a Space it is no folder of the server."""
+    if "SPACE_ID" in os.environ and Path(name).exists():
+        raise ValueError(f"{name} must be a repository of the Hub, found: a path.")
+    return Classifier(name)
+
+
+def example(name: str) -> tuple[int, np.ndarray]:
+    """The rate and int16 samples of a synthetic clip of four seconds, (64000,)."""
+    time = np.arange(4 * EXAMPLE_RATE) / EXAMPLE_RATE
+    noise = np.random.default_rng(0).normal(size=len(time))
+    if name == "chirp":
+        clip = np.sin(2 * np.pi * (200 + 400 * time) * time) * np.sin(np.pi * time / 4)
+    elif name == "bursts of noise":
+        clip = noise * (time % 1 < 0.5)
+    else:  # clicks that come ever faster
+        clicks = np.diff(np.floor(2 * time**2), prepend=-1)
+        clip = np.convolve(clicks, np.exp(-np.arange(800) / 100) * noise[:800])[: len(time)]
+    return EXAMPLE_RATE, (2**14 * clip / np.abs(clip).max()).astype(np.int16)
+
+
+def classify(classifier: Classifier, path: str, window_seconds: float, threshold: float, track=iter):
+    """The scores of the whole clip by label, the picture, and the rows of the table."""
+    hearing = hear(classifier, read_clip(path, classifier.sampling_rate), window_seconds, track)
+    scores = dict(zip(hearing.labels, hearing.clip_scores.tolist(), strict=True))
+    rows = [
+        [f"{start:.2f}", f"{end:.2f}", label, f"{score:.2f}"]
+        for start, end, label, score in hearing.segments(threshold)
+    ]
+    return scores, draw(hearing), rows
+
+
+def build_app(classifier: Classifier) -> gr.Blocks:
+    """The page. `classifier` serves unless a visitor types another model."""
+
+    def respond(path, window_seconds, threshold, name, progress=gr.Progress()):  # noqa: B008 (gradio's way)
+        if path is None:
+            return None, None, None
+        try:
+            chosen = classifier if name.strip() in ("", classifier.name) else visitors_classifier(name.strip())
+            return classify(chosen, path, window_seconds, threshold, progress.tqdm)
+        except ValueError as error:
+            raise gr.Error(html.escape(str(error), quote=False), duration=None, print_exception=False) from error
+
+    with gr.Blocks(title="HEAR", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        gr.Markdown(TITLE + INTRODUCTION)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                audio = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Sound")
+                # `gr.Examples` would keep its clips in the cache, out of which `delete_cache` sweeps them.
+                examples = gr.Dataset(
+                    components=["textbox"], samples=[[name] for name in EXAMPLES], label="Synthetic examples"
+                )
+                window = gr.Slider(0.5, 10, 2, step=0.5, label="Window (s)", info="Shorter: when? Longer: what?")
+                threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info="Least score in the table")
+                name = gr.Textbox(
+                    classifier.name, label="Model", info="A repository of the Hub", visible=HEAR_HF_INSTALLED
+                )
+            with gr.Column(scale=3, min_width=320):
+                labels = gr.Label(num_top_classes=5, label="In the whole clip")
+                plot = gr.Plot(label="Over time", show_label=False, elem_classes="plot")
+        table = gr.Dataframe(headers=["Start (s)", "End (s)", "Label", "Score"], label="Heard when", max_height=400)
+        gr.Markdown(f"Up to {MAX_SECONDS // 60} minutes. Clips are deleted within two hours.")
+        examples.click(lambda sample: example(sample[0]), examples, audio)
+        inputs, outputs = [audio, window, threshold, name], [labels, plot, table]
+        triggers = [audio.change, window.change, threshold.change, name.submit]
+        # While one run lasts, a slider moves on: only where it comes to rest counts.
+        gr.on(triggers, respond, inputs, outputs, trigger_mode="always_last")
+    return app
+
+
+def main() -> None:
+    try:
+        classifier = Classifier(configured_name(), configured=True)
+    except ValueError as error:
+        sys.exit(str(error))
+    build_app(classifier).launch(theme=THEME, css=CSS, max_file_size=MAX_FILE_SIZE, ssr_mode=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Which labels are heard in a clip, and when: a HEAR classifier on the whole clip and on windows sliding over it."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+
+from audio_decoding import decode_audio
+
+try:
+    import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
+
+    HEAR_HF_INSTALLED = True
+except ImportError:
+    HEAR_HF_INSTALLED = False
+
+MIN_SECONDS = 0.1
+MAX_SECONDS = 600
+SILENT_PEAK = 1e-3  # -60 dB of full scale
+WINDOWS_PER_BATCH = 16
+HOPS_PER_WINDOW = 4
+
+
+class Classifier:
+    """
+    A HEAR classifier: waveforms in, one score a label out.
+
+    Args:
+        name (`str`):
+            A folder, or a repository of the Hub.
+        configured (`bool`, *optional*, defaults to `False`):
+            Whether the name comes from whoever runs the app, not from a visitor. Only then, and only where the package
+            `hear_hf` is absent, is the code run that the checkpoint carries; only then is the Hub token used.
+
+    Raises:
+        `ValueError`: There is no HEAR classifier of that name, or it may not be loaded.
+    """
+
+    def __init__(self, name: str, configured: bool = False):
+        if not configured and not HEAR_HF_INSTALLED:
+            raise ValueError(
+                f"To load {name}, `hear_hf` must be installed here: code that a visitor's choice brings along is "
+                "never run."
+            )
+        source = {"trust_remote_code": not HEAR_HF_INSTALLED, "token": None if configured else False}
+        try:
+            self.config = AutoConfig.from_pretrained(name, **source)
+            _check_config(self.config)
+            self.feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
+            self.model = AutoModelForAudioClassification.from_pretrained(name, use_safetensors=True, **source).eval()
+        except Exception as error:  # a foreign checkpoint can fail in any way
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{name} must be a HEAR classifier, and could not be loaded as one: {reason}") from error
+        self.name = name
+        self.sampling_rate = self.feature_extractor.sampling_rate
+        self.labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
+
+    @torch.inference_mode()
+    def __call__(self, clips: list[np.ndarray]) -> np.ndarray:
+        """Scores in [0, 1] of clips of any lengths, (num_clips, num_labels); of a single-label model they sum to 1."""
+        inputs = self.feature_extractor(clips, sampling_rate=self.sampling_rate, padding=True, return_tensors="pt")
+        logits = self.model(**inputs).logits.float()
+        multi_label = self.config.problem_type == "multi_label_classification"
+        return (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).numpy()
+
+
+def _check_config(config) -> None:
+    architectures = config.architectures or []
+    if config.model_type != "hear" or "HEARForAudioClassification" not in architectures:
+        raise ValueError(f"its config names a {config.model_type!r} model, architectures {architectures}")
+    if config.problem_type == "regression":
+        raise ValueError("its `problem_type` is regression, and its outputs are no scores of labels")
+
+
+def read_clip(path: str, sampling_rate: int) -> np.ndarray:
+    """
+    Decodes one clip to mono at `sampling_rate`, (num_samples,).
+
+    Raises:
+        `ValueError`: It cannot be read, is empty, silent, shorter than `MIN_SECONDS` or longer than `MAX_SECONDS`.
+    """
+    name = Path(path).name
+    try:
+        _check_length(name, soundfile.info(path).duration)  # before an hour is decoded
+    except soundfile.LibsndfileError:
+        pass  # `decode_audio` tries torchcodec, or says what is wrong
+    try:
+        waveform = decode_audio(path, sampling_rate)
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error).replace(str(path), name)) from error
+    seconds, peak = len(waveform) / sampling_rate, np.abs(waveform).max()
+    _check_length(name, seconds)
+    if seconds < MIN_SECONDS:
+        raise ValueError(f"{name} must last at least {MIN_SECONDS} s, found: {seconds:.3f} s.")
+    if peak < SILENT_PEAK:
+        raise ValueError(f"{name} must hold sound, found: silence (a peak of {peak:.1g} of full scale).")
+    return waveform
+
+
+def _check_length(name: str, seconds: float) -> None:
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{name} must last at most {MAX_SECONDS // 60} minutes, found: {seconds / 60:.1f}. Cut it.")
+
+
+@dataclass
+class Hearing:
+    """What was heard in a clip.
+
+    `clip_scores` (num_labels,) are of the whole clip, `scores` (num_windows, num_labels) of its windows, 0 where one
+    is silent. A window speaks for its middle: window i for the time from `edges[i]` to `edges[i + 1]`, in seconds.
+    """
+
+    waveform: np.ndarray
+    sampling_rate: int
+    labels: list[str]
+    clip_scores: np.ndarray
+    scores: np.ndarray
+    edges: np.ndarray
+
+    def segments(self, threshold: float) -> list[tuple[float, float, str, float]]:
+        """Start and end in seconds, label and mean score of each stretch where a label reaches the threshold."""
+        found = []
+        for label, scores in zip(self.labels, self.scores.T, strict=True):
+            heard = np.concatenate([[False], scores >= threshold, [False]])
+            for first, stop in np.flatnonzero(heard[1:] != heard[:-1]).reshape(-1, 2):
+                found.append((self.edges[first], self.edges[stop], label, scores[first:stop].mean()))
+        return sorted(found)
+
+
+def hear(
+    classifier: Classifier,
+    waveform: np.ndarray,
+    window_seconds: float,
+    track: Callable[[Iterable], Iterable] = iter,
+) -> Hearing:
+    """
+    Classifies a clip and the windows that slide over it by a quarter of their length.
+
+    Args:
+        classifier (`Classifier`): What names the sounds.
+        waveform (`np.ndarray` of shape `(num_samples,)`): The clip, at the classifier's rate.
+        window_seconds (`float`): Length of a window. The last one may be shorter.
+        track (`Callable`, *optional*): Wraps the loop over batches, to show progress.
+    """
+    rate = classifier.sampling_rate
+    length = round(window_seconds * rate)
+    hop = length // HOPS_PER_WINDOW
+    num_windows = 1 + max(0, math.ceil((len(waveform) - length) / hop))
+    starts = hop * np.arange(num_windows)
+
+    scores = np.zeros((num_windows, len(classifier.labels)), dtype=np.float32)
+    for first in track(range(0, num_windows, WINDOWS_PER_BATCH)):
+        batch = {i: waveform[starts[i] : starts[i] + length] for i in range(num_windows)[first:][:WINDOWS_PER_BATCH]}
+        audible = {i: window for i, window in batch.items() if np.abs(window).max() >= SILENT_PEAK}
+        if audible:
+            scores[list(audible)] = classifier(list(audible.values()))
+    edges = np.concatenate([[0], starts[1:] + (length - hop) / 2, [len(waveform)]]) / rate
+    return Hearing(waveform, rate, classifier.labels, classifier([waveform])[0], scores, edges)

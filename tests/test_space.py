@@ -1,0 +1,279 @@
+"""`examples/space/`: a tiny trained classifier on sounds made here, what the app refuses, and whose code it runs."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from transformers import Wav2Vec2Config
+
+import sound_events
+from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForPreTraining
+from hearing_figure import draw, log_mel
+from helpers import SMALL, small_model
+from sound_events import Classifier, Hearing, hear, read_clip
+from space_model import LABELS, RATE, save_trained_classifier, sound
+
+ROOT = Path(__file__).parent.parent
+SPACE = ROOT / "examples" / "space"
+SEQUENCE = (("low", 2.0), (None, 1.0), ("high", 2.0), (None, 1.0), ("noise", 2.0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    save_trained_classifier(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(folder):
+    return Classifier(str(folder), configured=True)
+
+
+@pytest.fixture
+def app(monkeypatch):
+    pytest.importorskip("gradio", reason="the page needs the extra `space` (gradio)")
+    import app
+
+    app.visitors_classifier.cache_clear()
+    return app
+
+
+def sequence():
+    """Low, high, noise, with digital silence between them."""
+    parts = [np.zeros(int(s * RATE), np.float32) if label is None else sound(label, s, 9) for label, s in SEQUENCE]
+    return np.concatenate(parts)
+
+
+def saved(model, folder):
+    model.save_pretrained(folder)
+    HEARFeatureExtractor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_whole_clip_gets_the_right_label(classifier, label):
+    scores = hear(classifier, sound(label, 1.3, seed=7), 2.0).clip_scores
+    assert LABELS[scores.argmax()] == label and scores.max() > 0.8
+
+
+def test_segments_say_what_is_heard_when(classifier):
+    segments = hear(classifier, sequence(), 1.0).segments(0.5)
+    assert [label for _, _, label, _ in segments] == list(LABELS)
+    expected = [(0, 2), (3, 5), (6, 8)]
+    found = [(start, end) for start, end, _, _ in segments]
+    np.testing.assert_allclose(found, expected, atol=0.5)  # a window of 1 s tells the time to half of it
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.99, 1.0, 1.01, 1.25, 7.77])
+def test_windows_cover_a_clip_of_any_length_once(classifier, seconds):
+    hearing = hear(classifier, sound("low", seconds), 1.0)
+    assert hearing.edges[0] == 0 and hearing.edges[-1] == pytest.approx(seconds)
+    assert (np.diff(hearing.edges) > 0).all() and len(hearing.edges) == len(hearing.scores) + 1
+
+
+def test_a_window_scores_as_it_does_alone_though_the_last_is_shorter(classifier):
+    clip = sequence()[: int(2.4 * RATE)]
+    hearing = hear(classifier, clip, 1.0)
+    alone = np.stack([classifier([clip[start : start + RATE]])[0] for start in range(0, 6 * RATE // 4, RATE // 4)])
+    assert len(hearing.scores) == 7 and len(clip) - 6 * RATE // 4 < RATE
+    np.testing.assert_allclose(hearing.scores[:6], alone, atol=1e-5)
+    np.testing.assert_allclose(hearing.scores[6], classifier([clip[6 * RATE // 4 :]])[0], atol=1e-5)
+
+
+def test_no_more_windows_are_scored_at_once_than_a_batch(classifier, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(Classifier, "__call__", lambda self, clips: sizes.append(len(clips)) or np.zeros((1, 3)))
+    hear(classifier, sound("low", 20), 0.5)
+    assert max(sizes) == sound_events.WINDOWS_PER_BATCH and sum(sizes) == 158  # 157 windows and the clip
+
+
+def test_a_silent_window_scores_nothing(classifier):
+    hearing = hear(classifier, sequence(), 1.0)
+    silent = hearing.scores.max(axis=1) == 0
+    assert silent.sum() == 2 and silent[[8, 20]].all()  # those that begin at 2 s and at 5 s
+
+
+def test_a_stretch_has_the_mean_score_of_its_windows():
+    scores = np.array([[0.9, 0.1], [0.7, 0.6], [0.2, 0.8], [0.5, 0.1]])
+    hearing = Hearing(np.zeros(4), 1, ["a", "b"], scores[0], scores, np.arange(5.0))
+    assert hearing.segments(0.5) == [
+        (0, 2, "a", pytest.approx(0.8)),
+        (1, 3, "b", pytest.approx(0.7)),
+        (3, 4, "a", pytest.approx(0.5)),
+    ]
+
+
+def test_labels_of_a_multi_label_model_score_apart(tmp_path):
+    model = small_model(problem_type="multi_label_classification")
+    clip = sound("noise", 1.0)
+    scores = Classifier(saved(model, tmp_path), configured=True)([clip])
+    torch.testing.assert_close(torch.from_numpy(scores), model(torch.from_numpy(clip)[None]).logits.sigmoid())
+
+
+def test_a_progress_bar_sees_each_batch_once(classifier):
+    seen = []
+    hear(classifier, sound("low", 5), 0.5, track=lambda batches: [seen.append(batch) or batch for batch in batches])
+    assert seen == [0, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"RIFF, but no more", "that begins b'RIFF, but no'"),
+        (b"", "clip.wav must be audio"),
+        (np.zeros(0), "no samples"),
+        (np.full(100, 0.1), "at least 0.1 s, found: 0.006 s"),
+        (np.zeros(RATE), "silence"),
+        (np.full(601 * 100, 0.1), "at most 10 minutes, found: 10.0"),
+    ],
+    ids=["broken", "empty file", "no samples", "too short", "silent", "too long"],
+)
+def test_an_unfit_file_is_named_without_its_folder(tmp_path, content, message):
+    path = tmp_path / "clip.wav"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        soundfile.write(path, content, 100 if len(content) > RATE else RATE)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_clip(str(path), RATE)
+    assert str(error.value).startswith("clip.wav") and str(tmp_path) not in str(error.value)
+
+
+def test_an_overlong_file_is_not_decoded(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "long.wav", np.ones(700 * 10), 10)
+    monkeypatch.setattr(sound_events, "decode_audio", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="at most 10 minutes"):
+        read_clip(str(tmp_path / "long.wav"), RATE)
+
+
+def test_a_stereo_flac_of_another_rate_is_heard(classifier, tmp_path):
+    clip = np.repeat(sound("low", 2.0)[:, None], 2, axis=1)  # played at half its rate, lower still
+    soundfile.write(tmp_path / "clip.flac", clip, RATE // 2)
+    waveform = read_clip(str(tmp_path / "clip.flac"), RATE)
+    assert waveform.shape == (4 * RATE,)
+    assert LABELS[hear(classifier, waveform, 2.0).clip_scores.argmax()] == "low"
+
+
+@pytest.mark.parametrize("kind", ["no folder", "regression", "pretraining", "another model"])
+def test_what_is_no_hear_classifier_is_refused(tmp_path, kind):
+    if kind == "regression":
+        saved(small_model(problem_type="regression"), tmp_path)
+    elif kind == "pretraining":
+        saved(HEARForPreTraining(HEARConfig(**SMALL)), tmp_path)
+    elif kind == "another model":
+        Wav2Vec2Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="must be a HEAR classifier, and could not be loaded as one: "):
+        Classifier(str(tmp_path / "absent" if kind == "no folder" else tmp_path), configured=True)
+
+
+def test_the_code_of_a_checkpoint_never_runs_where_hear_hf_is_installed(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "mine"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "configuration_hear.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for configured in (True, False):
+        with pytest.raises(ValueError, match="could not be loaded"):
+            Classifier(str(tmp_path), configured)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_hear_hf_the_code_of_the_configured_model_alone_runs(folder, tmp_path):
+    np.save(tmp_path / "clip.npy", sound("high", 1.0))
+    script = (
+        "import sys\n"
+        "import numpy as np\n"
+        "sys.modules['hear_hf'] = None\n"
+        f"sys.path[:0] = [{str(SPACE)!r}, {str(SPACE.parent)!r}]\n"
+        "from sound_events import Classifier\n"
+        "try:\n"
+        "    Classifier(sys.argv[1])\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "assert not [name for name in sys.modules if name.startswith('transformers_modules.')]\n"
+        "classifier = Classifier(sys.argv[1], configured=True)\n"
+        "print(classifier.labels[classifier([np.load('clip.npy')])[0].argmax()])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    refusal, label = done.stdout.splitlines()
+    assert "`hear_hf` must be installed" in refusal and label == "high"
+
+
+def test_a_visitors_model_gets_no_token(folder, monkeypatch):
+    tokens, auto = [], sound_events.AutoFeatureExtractor
+    load = auto.from_pretrained
+    monkeypatch.setattr(auto, "from_pretrained", lambda *args, **kw: tokens.append(kw["token"]) or load(*args, **kw))
+    Classifier(str(folder))
+    Classifier(str(folder), configured=True)
+    assert tokens == [False, None]  # None: the one of the environment
+
+
+def test_the_spectrogram_shows_a_tone_at_its_frequency():
+    clip = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
+    levels = log_mel(clip, RATE)
+    mel = 2595 * np.log10(1 + np.array([1000, RATE / 2]) / 700)
+    assert levels.shape[1] == 101 and levels.max() == 0 and levels.min() >= -80
+    assert abs(levels[:, 50].argmax() - mel[0] / mel[1] * len(levels)) < 2
+
+
+def test_the_timeline_lists_labels_in_the_order_of_their_peaks(classifier):
+    figure = draw(hear(classifier, sequence()[::-1].copy(), 1.0))
+    spectrogram, timeline = figure.axes[:2]
+    assert [tick.get_text() for tick in timeline.get_yticklabels()] == ["noise", "high", "low"]
+    assert spectrogram.get_xlim() == timeline.get_xlim() == (0, 8)
+
+
+def test_the_page_gets_scores_a_figure_and_rows(app, classifier, tmp_path):
+    soundfile.write(tmp_path / "clip.wav", sequence(), RATE)
+    scores, figure, rows = app.classify(classifier, str(tmp_path / "clip.wav"), 1.0, 0.5)
+    assert set(scores) == set(LABELS) and sum(scores.values()) == pytest.approx(1)
+    assert [row[2] for row in rows] == list(LABELS) and len(figure.axes) == 3
+
+
+def test_the_examples_are_sounds_that_can_be_heard(app, tmp_path):
+    for name in app.EXAMPLES:
+        rate, samples = app.example(name)
+        soundfile.write(tmp_path / "clip.wav", samples, rate)
+        assert len(read_clip(str(tmp_path / "clip.wav"), RATE)) == 4 * RATE
+
+
+def test_the_model_is_named_by_the_environment_before_the_file(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "__file__", str(tmp_path / "app.py"))
+    monkeypatch.delenv("HEAR_MODEL", raising=False)
+    with pytest.raises(ValueError, match="must be named by the environment variable HEAR_MODEL or in .*model_id.txt"):
+        app.configured_name()
+    (tmp_path / "model_id.txt").write_text("someone/hear\n")
+    assert app.configured_name() == "someone/hear"
+    monkeypatch.setenv("HEAR_MODEL", "runs/mine")
+    assert app.configured_name() == "runs/mine"
+
+
+def test_on_a_space_a_visitor_cannot_name_a_folder_of_the_server(app, folder, monkeypatch):
+    assert app.visitors_classifier(str(folder)).labels == list(LABELS)
+    app.visitors_classifier.cache_clear()
+    monkeypatch.setenv("SPACE_ID", "someone/space")
+    with pytest.raises(ValueError, match="must be a repository of the Hub, found: a path"):
+        app.visitors_classifier(str(folder))
+
+
+def test_the_space_asks_for_the_versions_that_the_package_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = {*project["dependencies"], *project["optional-dependencies"]["train"]}
+    lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    asked = {line for line in lines if not line.startswith("#")}
+    assert asked <= stated and len(asked) == 6
+
+
+def test_the_card_of_the_space_says_how_to_run_it():
+    card = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert (card["sdk"], card["license"], card["models"]) == ("gradio", "mit", [])
+    assert (SPACE / card["app_file"]).is_file() and len(card["short_description"]) <= 60
