@@ -7,7 +7,7 @@ PEER_ENVIRONMENTS := $(VENV) $(OLDEST)
 PIP_INSTALL := -m pip install --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-oldest peer-test lint format demo wheel clean
+.PHONY: help venv test test-oldest peer-test lint format demo bench wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,11 @@ demo: venv  ## train HEAR on spoken digits made here, then name three by voices 
 	$(VENV)/bin/python examples/finetune.py --output_dir runs/demo \
 		--num_train_epochs 5 --train_sampling_strategy group_by_length
 	$(VENV)/bin/python examples/predict.py runs/demo
+
+bench: venv  ## time HEAR beside the original and other models on one core, in some ten minutes
+	$(VENV)/bin/python benchmarks/speed.py
+	$(VENV)/bin/python benchmarks/loading.py
+	$(VENV)/bin/python benchmarks/long_audio.py --minutes 1 10
 
 IMPORT_CHECK := 'import hear_hf; from transformers import AutoConfig; AutoConfig.for_model("hear"); print(hear_hf.__file__)'
 

@@ -1,11 +1,12 @@
 """What the training scripts share around their Trainer: arguments, logging, and where to resume."""
 
+import json
 import logging
 import sys
+from pathlib import Path
 
 import transformers
 from transformers import HfArgumentParser, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +29,27 @@ def start(training_args: TrainingArguments) -> None:
 
 
 def last_checkpoint(training_args: TrainingArguments) -> str | None:
-    """The checkpoint to resume from: the one asked for, or the last that an interrupted run left behind."""
+    """The checkpoint to resume from: the one asked for, or the last that an interrupted run left behind whole."""
     asked = training_args.resume_from_checkpoint
     if asked and str(asked).lower() not in ("true", "1", "yes"):
         return asked
-    found = get_last_checkpoint(training_args.output_dir)
-    if found is None and asked:
+    folders = Path(training_args.output_dir).glob("checkpoint-*[0-9]")
+    for folder in sorted(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True):
+        if is_whole(folder):
+            logger.warning(f"Resuming from {folder}. To start anew, give another --output_dir or delete that folder.")
+            return str(folder)
+        logger.warning(f"Passing over {folder}: the run ended while it was being written.")
+    if asked:
         raise ValueError(
             f"`--resume_from_checkpoint` needs a checkpoint in {training_args.output_dir}, found none. Leave it out."
         )
-    if found is not None:
-        logger.warning(f"Resuming from {found}. To start anew, give another --output_dir or delete that folder.")
-    return found
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer came to the end of writing a checkpoint, of which its own state is the last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

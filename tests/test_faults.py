@@ -1,0 +1,114 @@
+"""What a run saved survives a full disk and a kill: the same command goes on to the weights of an undisturbed run."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Trainer
+
+import finetune
+from test_finetune import QUICK, write_tone
+
+NUM_EPOCHS = 3
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """Two classes of six clips, two steps an epoch, and a checkpoint after each."""
+    for label, frequency in (("low", 200), ("high", 5000)):
+        for i in range(6):
+            write_tone(tmp_path / "tones" / label / f"{i}.wav", frequency, 0.2 + 0.05 * i, seed=i)
+    return [*QUICK, "--data_dir", str(tmp_path / "tones"), "--num_train_epochs", str(NUM_EPOCHS),
+            "--mixup_alpha", "0.3", "--per_device_train_batch_size", "5", "--save_total_limit", "9",
+            "--load_best_model_at_end", "False"]  # fmt: skip
+
+
+@pytest.fixture
+def undisturbed(arguments, tmp_path):
+    finetune.main([*arguments, "--output_dir", str(tmp_path / "undisturbed")])
+    return load_file(tmp_path / "undisturbed" / "model.safetensors")
+
+
+def assert_same_weights(folder: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = load_file(folder / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("limit", [20_000, 200_000], ids=["at the weights", "at the optimizer"])
+def test_a_disk_that_fills_up_while_saving_costs_no_earlier_checkpoint(
+    arguments, undisturbed, tmp_path, monkeypatch, limit
+):
+    output_dir, save = tmp_path / "run", Trainer._save_checkpoint
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_on_a_full_disk(self, *args, **kwargs):
+        if self.state.epoch > 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))  # no file may grow beyond that
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_on_a_full_disk)
+    try:
+        with pytest.raises(Exception, match="(?i)file too large|write|failed"):
+            finetune.main([*arguments, "--output_dir", str(output_dir)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
+    assert len(list(output_dir.glob("checkpoint-*"))) == 2
+
+    finetune.main([*arguments, "--output_dir", str(output_dir)])
+    assert_same_weights(output_dir, undisturbed)
+
+
+def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
+    arguments, undisturbed, tmp_path, monkeypatch
+):
+    data, away, save = tmp_path / "tones", tmp_path / "away", Trainer._save_checkpoint
+
+    def save_and_lose_the_data(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        if data.exists():
+            data.rename(away)
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_lose_the_data)
+    with pytest.raises(FileNotFoundError, match=r"tones/\w+/\d\.wav"):
+        finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
+    monkeypatch.undo()
+    away.rename(data)
+    finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
+    assert_same_weights(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_a_run_killed_at_random_moments_ends_with_the_weights_of_one_that_was_not(arguments, undisturbed, tmp_path):
+    script, output_dir = str(Path(finetune.__file__)), tmp_path / "run"
+    command = [sys.executable, script, *arguments, "--output_dir", str(output_dir), "--save_strategy", "steps",
+               "--save_steps", "1"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    rng, num_kills = random.Random(0), 0
+    while True:
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        seen = len(list(output_dir.glob("checkpoint-*")))
+        while run.poll() is None and len(list(output_dir.glob("checkpoint-*"))) == seen:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.3))  # a save takes some 50 ms
+        if run.poll() is None and num_kills < 8:
+            run.send_signal(signal.SIGKILL)
+            num_kills += 1
+            run.wait()
+            continue
+        _, errors = run.communicate()
+        assert run.returncode == 0, errors
+        break
+    assert num_kills > 3
+    assert_same_weights(output_dir, undisturbed)
