@@ -95,14 +95,14 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
     Raises:
         `ValueError`: A column, a label, a file or a split is missing or inconsistent; the message says which.
     """
-    splits = _load_splits(data_args, seed)
+    splits = load_splits(data_args, seed)
     groups = None
     if data_args.group_column is not None and "validation" not in splits:
         _require_columns(splits["train"], [data_args.group_column], "train", "--group_column")
         groups = splits["train"][data_args.group_column][:]
     for split, dataset in splits.items():
         _require_columns(dataset, list(keep_columns), split, "the column's name, or leave the split out")
-    splits = _encode_labels(splits, data_args.multi_label, keep_columns)
+    splits = encode_labels(splits, data_args.multi_label, keep_columns)
     rng = np.random.default_rng(seed)
     if "validation" not in splits:
         train, validation = _split_indices(splits["train"]["label"][:], groups, data_args.validation_share, rng)
@@ -115,7 +115,7 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
     return DatasetDict({split: splits[split] for split in SPLIT_NAMES if split in splits})
 
 
-def _load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
+def load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
     """The source's splits under our names, with `audio`, `label` and whatever other columns there are."""
     if data_args.dataset_name:
         splits = _load_hub(data_args)
@@ -274,7 +274,7 @@ def _resolve_paths(dataset: Dataset, column: str, folder: Path) -> Dataset:
     return undecoded(dataset.remove_columns(column).add_column(column, clips), column)
 
 
-def _encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: tuple[str, ...]) -> dict[str, Dataset]:
+def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: tuple[str, ...]) -> dict[str, Dataset]:
     """Gives all splits the same classes, and drops every column but `audio`, `label` and those to keep."""
     labels, class_names = {}, {}
     for split, dataset in splits.items():

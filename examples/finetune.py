@@ -177,6 +177,11 @@ def prepare_splits(
     }
 
 
+class FineTuningTrainer(Trainer):
+    def create_model_card(self, *args, **kwargs):
+        """Leaves the card to `report`: before each push Trainer would overwrite it by a draft."""
+
+
 def build_trainer(model, feature_extractor, dataset, prepared, model_args, training_args) -> Trainer:
     names, multi_label = label_feature(dataset["train"])
     if training_args.metric_for_best_model in (None, "loss"):
@@ -190,7 +195,7 @@ def build_trainer(model, feature_extractor, dataset, prepared, model_args, train
     callbacks = [BatchNormCalibration(prepared["train"], collator)]
     if training_args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
-    trainer = Trainer(
+    trainer = FineTuningTrainer(
         model,
         training_args,
         data_collator=collator,
@@ -229,6 +234,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     trainer.save_metrics(split, prediction.metrics)
     if trainer.is_world_process_zero():
         report(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
     return prediction.metrics
 
 

@@ -12,6 +12,7 @@ On your own recordings, with a quantizer of your own:
 Stage 3 is `finetune.py --model_name_or_path runs/my_pretrained --acoustic_learning_rate_scale 0.3`.
 """
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def add_codes(clips, quantizer: HEARQuantizer, device: torch.device):
     return clips.with_codes([None if waveform is None else codes(waveform) for waveform in whole])
 
 
+def save_quantizer(quantizer: HEARQuantizer, feature_extractor: HEARFeatureExtractor, output_dir: Path) -> None:
+    """Puts the quantizer beside the model, so that its codes can be made again."""
+    for part in (quantizer, feature_extractor):
+        part.save_pretrained(output_dir / "quantizer")
+    for file in (output_dir / "quantizer").glob("*.py"):
+        shutil.copyfile(file, output_dir / file.name)  # Transformers looks for a sub-folder's code in the root
+
+
 def describe_masking(args: PretrainingModelArguments) -> str:
     spans = f"spans of {args.mask_time_length} frames" if args.mask_time_length > 1 else "single frames"
     return f"{args.mask_time_prob:.0%} of each clip's frames were hidden, in {spans}, and their codes predicted."
@@ -166,9 +175,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         processing_class=feature_extractor,
         quantizer=quantizer,
     )
-    if trainer.is_world_process_zero():  # beside the model, so that its codes can be made again
-        for part in (quantizer, feature_extractor):
-            part.save_pretrained(Path(training_args.output_dir) / "quantizer")
+    if trainer.is_world_process_zero():
+        save_quantizer(quantizer, feature_extractor, Path(training_args.output_dir))
     return run(trainer, lambda metrics: report(trainer, metrics, data_args, 2, describe_masking(model_args)))
 
 

@@ -157,6 +157,9 @@ class PretrainingTrainer(ClipsTrainer):
         self.train_means = RunningMeans(codebook_size, self.args.device)
         self.eval_means = RunningMeans(codebook_size, self.args.device)
 
+    def create_model_card(self, *args, **kwargs):
+        """Leaves the card to the report: before each push Trainer would overwrite it by a draft."""
+
     def complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds what is made on the device: a teacher's states, or codes."""
         return inputs
@@ -249,4 +252,6 @@ def run(trainer: PretrainingTrainer, report: Callable[[dict[str, float]], None])
         logger.warning(f"{trainer.train_dataset.num_skipped} unusable clips were passed over.")
     if trainer.is_world_process_zero():
         report(metrics)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
     return metrics

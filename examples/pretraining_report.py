@@ -5,16 +5,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 
+from model_cards import pretraining_card
 from pretraining import PretrainingTrainer
 from pretraining_clips import PretrainingClips
-from reporting import describe_source
+from reporting import describe_source, hub_datasets
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
 
-CARD_TEMPLATE = Path(__file__).with_name("pretraining_card_template.md")
 CURVES = {
     "loss": "Loss",
     "reconstruction_loss": "Reconstruction loss",
@@ -43,7 +42,7 @@ def report(trainer: PretrainingTrainer, metrics: dict[str, float], data_args, st
     plot_codes(means.code_counts.cpu().numpy(), folder / "codes.png")
     plot_clip(trainer, folder / "clip.png")
     scores = {title: metrics[f"eval_{name}"] for name, title in CURVES.items() if f"eval_{name}" in metrics}
-    write_model_card(trainer, scores, data_args, stage, origin)
+    write_model_card(trainer, scores, data_args, origin)
     print_summary(trainer, scores, stage)
 
 
@@ -129,29 +128,22 @@ def draw_panels(panels: dict[str, torch.Tensor], path: Path) -> None:
     plt.close(figure)
 
 
-def write_model_card(
-    trainer: PretrainingTrainer, scores: dict[str, float], data_args, stage: int, origin: str
-) -> None:
+def write_model_card(trainer: PretrainingTrainer, scores: dict[str, float], data_args, origin: str) -> None:
     """The folder's README.md: metadata that the Hub reads, and how the model was made."""
     args, clips = trainer.args, trainer.train_dataset
-    metadata = ModelCardData(
-        license="mit", library_name="transformers", pipeline_tag="feature-extraction", tags=["audio", "hear"]
-    )
-    card = ModelCard.from_template(
-        metadata,
-        template_path=str(CARD_TEMPLATE),
-        title=Path(args.output_dir).name,
-        stage=stage,
-        config=trainer.model.config,
-        num_parameters=f"{trainer.model.num_parameters() / 1e6:.1f} M",
+    card = pretraining_card(
+        trainer.model,
+        Path(args.output_dir).name,
+        scores,
         source=describe_source(data_args),
+        repository=trainer.hub_model_id,
+        datasets=hub_datasets(data_args),
         num_clips=len(clips) if isinstance(clips, PretrainingClips) else None,
         crop_seconds=clips.reader.max_samples / clips.reader.sampling_rate,
         origin=origin,
         steps=trainer.state.global_step,
         batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         args=args,
-        scores=scores,
     )
     card.save(Path(args.output_dir) / "README.md")
 

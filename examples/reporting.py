@@ -5,19 +5,17 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from datasets import DatasetDict
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from sklearn.metrics import classification_report, confusion_matrix
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
 from audio_datasets import DataArguments
+from model_cards import METRIC_NAMES, classifier_card, code_span
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
 
-CARD_TEMPLATE = Path(__file__).with_name("model_card_template.md")
 MAX_NAMED_LABELS = 60  # more names than that are unreadable on an axis
-METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "mean_average_precision": "Mean average precision"}
 
 
 def report(
@@ -36,9 +34,9 @@ def report(
         plot_confusion_matrix(prediction, names, folder / "confusion_matrix.png")
     (folder / "per_label.txt").write_text(per_label_table(prediction, names), encoding="utf-8")
 
-    scores = {title: prediction.metrics.get(f"{split}_{name}") for name, title in METRIC_NAMES.items()}
-    scores = {title: score for title, score in scores.items() if score is not None}
-    write_model_card(trainer, dataset, split, scores, describe_source(data_args), base_model)
+    scores = {name: prediction.metrics.get(f"{split}_{name}") for name in METRIC_NAMES}
+    scores = {name: score for name, score in scores.items() if score is not None}
+    write_model_card(trainer, dataset, split, scores, data_args, base_model)
     print_summary(trainer, dataset, split, scores)
 
 
@@ -91,60 +89,45 @@ def plot_confusion_matrix(prediction: PredictionOutput, names: list[str], path: 
 def describe_source(args: DataArguments) -> str:
     """The name of the training data, without the folders of this machine."""
     if args.dataset_name:
-        return f"`{args.dataset_name}`"
+        return code_span(args.dataset_name)
     if args.data_dir:
-        return f"the local folder `{Path(args.data_dir).name}`"
+        return f"the local folder {code_span(Path(args.data_dir).name)}"
     if args.train_file:
-        return "the local files " + ", ".join(f"`{Path(file).name}`" for file in args.train_file)
+        return "the local files " + ", ".join(code_span(Path(file).name) for file in args.train_file)
     return "spoken English digits, synthesised by eSpeak NG; no voice is in two splits"
 
 
+def hub_datasets(args: DataArguments) -> list[str] | None:
+    """The training data's name on the Hub, where they are from there."""
+    is_local = args.dataset_name is None or Path(args.dataset_name).exists()
+    return None if is_local else [args.dataset_name]
+
+
 def write_model_card(
-    trainer: Trainer, dataset: DatasetDict, split: str, scores: dict[str, float], source: str, base_model: str | None
+    trainer: Trainer,
+    dataset: DatasetDict,
+    split: str,
+    scores: dict[str, float],
+    data_args: DataArguments,
+    base_model: str | None,
 ) -> None:
     """The folder's README.md: metadata that the Hub reads, and how the model was made and how well it does."""
-    config, args = trainer.model.config, trainer.args
-    title = Path(args.output_dir).name
-    names = {title: name for name, title in METRIC_NAMES.items()}
-    is_local = base_model is None or Path(base_model).exists()
-    metadata = ModelCardData(
-        license="mit",
-        library_name="transformers",
-        pipeline_tag="audio-classification",
-        tags=["audio", "audio-classification", config.model_type],
-        metrics=[names[metric] for metric in scores],
-        base_model=None if is_local else base_model,
-        model_name=title,
-        eval_results=[
-            EvalResult(
-                task_type="audio-classification",
-                dataset_type="audio",
-                dataset_name=f"{source} ({split})",
-                metric_type=names[metric],
-                metric_name=metric,
-                metric_value=round(score, 4),
-            )
-            for metric, score in scores.items()
-        ],
-    )
-    card = ModelCard.from_template(
-        metadata,
-        template_path=str(CARD_TEMPLATE),
-        title=title,
-        base="random weights" if base_model is None else f"`{Path(base_model).name if is_local else base_model}`",
-        labels=[config.id2label[i] for i in range(config.num_labels)],
-        multi_label=config.problem_type == "multi_label_classification",
-        source=source,
-        clips={name: len(clips) for name, clips in dataset.items()},
-        split=split,
-        scores=scores,
-        num_parameters=f"{trainer.model.num_parameters() / 1e6:.1f} M",
-        sampling_rate=trainer.processing_class.sampling_rate,
-        args=args,
+    card = classifier_card(
+        trainer.model,
+        trainer.processing_class.sampling_rate,
+        Path(trainer.args.output_dir).name,
+        scores,
+        split,
+        source=describe_source(data_args),
+        repository=trainer.hub_model_id,
+        base_model=base_model,
+        datasets=hub_datasets(data_args),
+        args=trainer.args,
         steps=trainer.state.global_step,
         epochs=f"{trainer.state.epoch:.4g}",
+        clips={name: len(clips) for name, clips in dataset.items()},
     )
-    card.save(Path(args.output_dir) / "README.md")
+    card.save(Path(trainer.args.output_dir) / "README.md")
 
 
 def print_summary(trainer: Trainer, dataset: DatasetDict, split: str, scores: dict[str, float]) -> None:
@@ -153,7 +136,9 @@ def print_summary(trainer: Trainer, dataset: DatasetDict, split: str, scores: di
     print(
         f"\nTrained {trainer.state.global_step} steps to tell {trainer.model.config.num_labels} labels apart "
         f"(clips: {sizes})."
-        f"\nOn the {split} clips: " + ", ".join(f"{metric} {score:.4f}" for metric, score in scores.items()) + "."
+        f"\nOn the {split} clips: "
+        + ", ".join(f"{METRIC_NAMES[name]} {score:.4f}" for name, score in scores.items())
+        + "."
         f"\nIn {folder}: the model, its card (README.md), per_label.txt and the plots."
         f"\nNext: python examples/predict.py {folder} CLIP.wav"
     )

@@ -1,0 +1,261 @@
+"""What of a model's folder goes to the Hub, and whether that is whole."""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from huggingface_hub import ModelCard
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
+
+import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
+from hub_trial import outputs_elsewhere, outputs_on_noise
+from hub_upload import SharingError
+from model_cards import PLACEHOLDER
+
+QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
+CONFIGS = ("config.json", "preprocessor_config.json")
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+REPORTS = ("README.md", "LICENSE*", "*.png", "*.jpg", "*.svg", "*_results.json", "per_label.txt")
+MAX_REPORT_SIZE = 10_000_000  # bytes
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+TRAINING = ("checkpoint-*", "runs", "events.out.tfevents*", "trainer_state.json")
+STALE = ("*_hear*.py", "model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*")
+METADATA = ("license", "library_name", "pipeline_tag", "tags")
+UNFILLED = (PLACEHOLDER, "More Information Needed", "More information needed", "TODO", "FIXME", "{{ ", "{% ")
+TOLERANCE = 1e-6  # on outputs, relative to the largest
+
+
+@dataclass
+class Checked:
+    """A model that passed, the Auto class that loads it from which sub-folder, and its outputs on a clip of noise."""
+
+    model: PreTrainedModel
+    sampling_rate: int
+    auto_class: str
+    subfolder: str
+    outputs: np.ndarray
+
+    @property
+    def is_classifier(self) -> bool:
+        return self.auto_class == "AutoModelForAudioClassification"
+
+
+def stage(folder: Path, target: Path) -> dict[str, str]:
+    """Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder left out."""
+    if not (folder / "config.json").is_file():
+        raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
+    target.mkdir(parents=True)
+    code = code_files(folder)
+    left_out = {}
+    for path in sorted(folder.iterdir()):
+        if path.name == QUANTIZER and path.is_dir() and target.name != QUANTIZER:
+            inner = stage(path, target / QUANTIZER)
+            left_out |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
+        elif reason := reason_to_leave(path, code):
+            left_out[path.name + "/" * path.is_dir()] = reason
+        else:
+            shutil.copyfile(path, target / path.name)
+    # Remote code is looked for beside the repository's own config, also for the models of sub-folders.
+    for path in (target / QUANTIZER).glob("*.py"):
+        if not (target / path.name).exists():
+            shutil.copyfile(path, target / path.name)
+    return left_out
+
+
+def reason_to_leave(path: Path, code: set[str]) -> str | None:
+    """Why a file stays here; none if it goes up."""
+    if path.name.startswith(".") or path.name == "__pycache__":
+        return "hidden"
+    if any(fnmatch(path.name, pattern) for pattern in TRAINING):
+        return "state of the training"
+    if path.suffix in PICKLES:
+        return "a pickle, which can run code when it is read"
+    if path.is_dir():
+        return "a folder"
+    if path.name in (*CONFIGS, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
+        return None
+    if path.suffix == ".py":
+        return "code that the model does not name"
+    if not any(fnmatch(path.name, pattern) for pattern in REPORTS):
+        return "not a part of a model"
+    return "too large for a report" if path.stat().st_size > MAX_REPORT_SIZE else None
+
+
+def is_stale(path: str) -> bool:
+    """Whether a file of a model's repository is weights or HEAR's code, which an upload replaces as a whole."""
+    folder, _, name = path.rpartition("/")
+    return folder in ("", QUANTIZER) and any(fnmatch(name, pattern) for pattern in STALE)
+
+
+def code_files(folder: Path) -> set[str]:
+    """The Python files that the folder's `auto_map`s name, and those that they import."""
+    references = []
+    for name in CONFIGS:
+        if (folder / name).is_file():
+            auto_map = read_json(folder / name).get("auto_map", {})
+            references += [reference for entry in auto_map.values() for reference in np.atleast_1d(entry) if reference]
+    named = {f"{reference.partition('.')[0]}.py" for reference in references}
+    try:
+        imported = {Path(file).name for name in named for file in get_relative_import_files(folder / name)}
+        missing = sorted(name for name in named | imported if not (folder / name).is_file())
+    except OSError as error:
+        missing = [Path(error.filename).name]
+    if missing:
+        raise SharingError(
+            f"The code that the configuration names must be in {folder.name}, found no {', '.join(missing)}. Load the "
+            "model and save it again with save_pretrained."
+        )
+    return named | imported
+
+
+def read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SharingError(f"{path.name} must be JSON, found: {error}. Save it again.") from error
+    if not isinstance(content, dict):
+        raise SharingError(f"{path.name} must hold named values, found: {type(content).__name__}. Save it again.")
+    return content
+
+
+def check_models(folder: Path) -> list[Checked]:
+    """
+    Loads a staged model and its quantizer, if it has one, as wholes, and runs them here and as another machine would.
+
+    Raises:
+        `SharingError`: A check failed.
+    """
+    checked = [check_model(folder, name) for name in ("", QUANTIZER) if (folder / name).is_dir()]
+    compare(checked, str(folder))
+    return checked
+
+
+def check_model(folder: Path, subfolder: str) -> Checked:
+    place = folder / subfolder
+    try:
+        config = AutoConfig.from_pretrained(place)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(place)
+        auto_class = find_auto_class(config)
+        if not list(place.glob(WEIGHTS[0])):
+            raise SharingError(
+                "The weights must be in model.safetensors, found none. Pickles are not uploaded: load the model and "
+                "save it again with save_pretrained."
+            )
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            place, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        check_weights(model, report)
+        check_rate(config, feature_extractor)
+        outputs = outputs_on_noise(model, feature_extractor)
+    except SharingError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SharingError(f"The model must load and run, found in {subfolder or 'the folder'}: {reason}") from error
+    if not np.isfinite(outputs).all():
+        raise SharingError("The outputs on a clip of noise must be finite, found NaN or infinity.")
+    checked = Checked(model, feature_extractor.sampling_rate, auto_class, subfolder, outputs)
+    if checked.is_classifier:
+        check_labels(place, outputs.shape[-1])
+    return checked
+
+
+def find_auto_class(config) -> str:
+    """The Auto class that loads the saved class."""
+    architecture = (config.architectures or ["none"])[0]
+    for name, reference in (getattr(config, "auto_map", None) or {}).items():
+        if reference and reference.endswith(f".{architecture}"):
+            return name
+    if architecture in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values():
+        return "AutoModelForAudioClassification"
+    raise SharingError(
+        f"The model must be one of HEAR's or an audio classifier of Transformers, found: {architecture}."
+    )
+
+
+def check_weights(model: PreTrainedModel, report: dict) -> None:
+    for kind in ("missing", "unexpected", "mismatched"):
+        if report[f"{kind}_keys"]:
+            raise SharingError(
+                f"The weights must be those of the configuration, found {kind}: {sorted(report[f'{kind}_keys'])[:5]}. "
+                "Save the model again with save_pretrained."
+            )
+    bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if bad:
+        raise SharingError(f"Weights must be finite, found NaN or infinity in: {bad[:5]}. Take an earlier checkpoint.")
+
+
+def check_rate(config, feature_extractor) -> None:
+    rate = getattr(config, "sampling_rate", feature_extractor.sampling_rate)
+    if rate != feature_extractor.sampling_rate:
+        raise SharingError(
+            f"The feature extractor must take the model's rate, {rate} Hz, found: {feature_extractor.sampling_rate}. "
+            "Save the one that the model was trained with."
+        )
+
+
+def check_labels(folder: Path, num_logits: int) -> None:
+    """Reads config.json itself: Transformers fills in what is not there."""
+    config = read_json(folder / "config.json")
+    names = {int(index): name for index, name in config.get("id2label", {}).items()}
+    if sorted(names) != list(range(num_logits)):
+        raise SharingError(
+            f"`id2label` must name the {num_logits} labels of the head, found {len(names)}: "
+            f"{list(names.items())[:5]}. Set `id2label` and `label2id`, and save again."
+        )
+    if {name: index for index, name in names.items()} != config.get("label2id"):
+        raise SharingError("`label2id` must be the inverse of `id2label`, found otherwise. Set both, and save again.")
+
+
+def compare(checked: list[Checked], source: str, revision: str = "main", token: str | None = None) -> None:
+    """Loads models where `hear_hf` is absent, from a folder or the Hub, and compares what they give with `checked`."""
+    try:
+        places = [(one.auto_class, one.subfolder) for one in checked]
+        found = outputs_elsewhere(source, places, revision, token)
+    except RuntimeError as error:
+        raise SharingError(f"The model must load where hear_hf is absent, found: {error}") from error
+    for one, outputs in zip(checked, found, strict=True):
+        difference = np.abs(outputs - one.outputs).max() if outputs.shape == one.outputs.shape else np.inf
+        if not difference <= TOLERANCE * max(1.0, np.abs(one.outputs).max()):
+            raise SharingError(
+                "The model must give the same outputs where hear_hf is absent, found a difference of "
+                f"{difference:.1e}. Load it and save it again with save_pretrained, which renews its code."
+            )
+
+
+def check_card(card: ModelCard, folder: Path) -> None:
+    """A card's metadata must be there, no part of it may be unfilled, and its images must go up with it."""
+    metadata = card.data.to_dict()
+    prose = re.sub(r"(`+).+?\1", "", card.text)  # a label may be called anything
+    images = re.findall(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)", card.text)
+    problems = {
+        "no metadata": [name for name in METADATA if not metadata.get(name)],
+        "unfilled": [mark for mark in UNFILLED if mark in prose],
+        "empty": empty_sections(card.text),
+        "no such image": [image for image in images if not (folder / image).is_file()],
+    }
+    found = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
+    if found:
+        raise SharingError(
+            f"The card README.md must be complete, found {found}. Fill it in, or delete it for a new one."
+        )
+
+
+def empty_sections(text: str) -> list[str]:
+    """Headings with nothing below them, not even a smaller heading; the title's text counts as one."""
+    text = re.sub(r"^```.*?^```", "code", text, flags=re.DOTALL | re.MULTILINE)  # `#` begins a comment there
+    parts = re.split(r"^(#+) (.*)$", text, flags=re.MULTILINE)
+    levels, titles, bodies = parts[1::3], parts[2::3], parts[3::3]
+    deeper = [len(following) > len(level) for level, following in zip(levels, levels[1:], strict=False)] + [False]
+    empty = [
+        title for title, body, inner in zip(titles, bodies, deeper, strict=True) if not body.strip() and not inner
+    ]
+    return empty if titles or text.strip() else ["all of it"]

@@ -1,0 +1,220 @@
+"""`examples/push_dataset.py` on a few tones, against a Hub on the loopback interface."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from datasets import Audio, ClassLabel, List, load_dataset
+from huggingface_hub import DatasetCard
+
+import push_dataset
+from local_hub import LocalHub, connect
+
+REPOSITORY = ("datasets", "alice/tones")
+LABELS = ["<i>high</i>", "low: `0`"]
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with LocalHub() as hub:
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def online(hub, monkeypatch, tmp_path):
+    hub.clear()
+    connect(hub, monkeypatch, tmp_path)
+
+
+def write_tone(path, frequency=440, seconds=0.2):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * 8000)) / 8000), 8000)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two splits of two classes, one folder a class."""
+    for split in ("train", "test"):
+        for i in range(3):
+            for name in ("high", "low: `0`"):
+                write_tone(tmp_path / "tones" / split / name / f"{i}.wav", 300 + 100 * i)
+    return tmp_path / "tones"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table with a speaker and the absolute path of each clip's first recording."""
+    rows = ["audio,label,speaker,original"]
+    for i in range(4):
+        path = write_tone(tmp_path / "clips" / f"{i}.wav", 300 + 100 * i)
+        rows.append(f"clips/{i}.wav,{LABELS[i % 2]},s{i % 3},{path}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    return tmp_path / "train.csv"
+
+
+def push(*arguments, to="alice/tones"):
+    push_dataset.main([*map(str, arguments[:1]), to, *map(str, arguments[1:])])
+
+
+def refused(*arguments, **options):
+    with pytest.raises(SystemExit) as failure:
+        push(*arguments, **options)
+    return failure.value.code
+
+
+def files_of(hub):
+    return hub.repositories[REPOSITORY].main.files
+
+
+def test_a_folder_comes_back_by_load_dataset_with_audio_and_class_label(folder, hub, tmp_path, capsys):
+    push(folder, "--private")
+    assert "The downloaded clips and labels are the same." in capsys.readouterr().out
+    script = (
+        "import json, sys; from datasets import Audio, load_dataset\n"
+        "splits = load_dataset('alice/tones')\n"
+        "clip = splits['test'].cast_column('audio', Audio(decode=False))[5]\n"
+        "found = [str(splits['train'].features), len(splits['train']), clip['audio']['bytes'].hex(), clip['label']]\n"
+        "open(sys.argv[1], 'w').write(json.dumps(found))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "found.json")]
+    result = subprocess.run(
+        command, env=os.environ | {"HF_HOME": str(tmp_path / "home")}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    features, length, encoded, label = json.loads((tmp_path / "found.json").read_text())
+    assert "Audio(" in features and "ClassLabel(names=['high', 'low: `0`'])" in features
+    assert (length, label) == (6, 1)
+    assert bytes.fromhex(encoded) == (folder / "test" / "low: `0`" / "2.wav").read_bytes()
+
+
+def test_everything_goes_up_in_one_commit(folder, hub):
+    push(folder)
+    assert len(hub.repositories[REPOSITORY].commits) == 2  # the Hub's own first one, and ours
+    names = {"README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"}
+    assert set(files_of(hub)) == names | {".gitattributes"}
+
+
+def test_no_folder_of_this_machine_goes_up(table, hub, tmp_path):
+    push(table)
+    for content in files_of(hub).values():
+        assert str(tmp_path).encode() not in content
+    (tmp_path / "shard").write_bytes(files_of(hub)["data/train-00000-of-00001.parquet"])
+    rows = pq.read_table(tmp_path / "shard").to_pylist()
+    assert (
+        [row["audio"]["path"] for row in rows] == [row["original"] for row in rows] == [f"{i}.wav" for i in range(4)]
+    )
+
+
+def test_further_columns_of_a_table_are_kept(table, hub, tmp_path):
+    push(table)
+    (tmp_path / "back" / "data").mkdir(parents=True)
+    (tmp_path / "back" / "data" / "train-0.parquet").write_bytes(files_of(hub)["data/train-00000-of-00001.parquet"])
+    back = load_dataset(str(tmp_path / "back"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert back["speaker"][:] == ["s0", "s1", "s2", "s0"]
+    assert back.features["label"] == ClassLabel(names=LABELS) and back.features["audio"] == Audio()
+
+
+def test_clips_of_several_labels_are_lists_of_classes(hub, tmp_path):
+    rows = [{"audio": write_tone(tmp_path / f"{i}.wav").name, "label": ["a", "b"][: i + 1]} for i in range(2)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    push(tmp_path / "train.jsonl")
+    metadata = DatasetCard(files_of(hub)["README.md"].decode()).data.to_dict()
+    (tmp_path / "shard.parquet").write_bytes(files_of(hub)["data/train-00000-of-00001.parquet"])
+    back = load_dataset("parquet", data_files=str(tmp_path / "shard.parquet"), cache_dir=str(tmp_path / "cache"))[
+        "train"
+    ]
+    assert back.features["label"] == List(ClassLabel(names=["a", "b"])) and back["label"][1] == [0, 1]
+    assert metadata["task_categories"] == ["audio-classification"]
+
+
+def test_large_splits_are_cut_into_files(folder, hub, monkeypatch):
+    monkeypatch.setattr(push_dataset, "MAX_SHARD_SIZE", 6000)
+    push(folder)
+    shards = [name for name in files_of(hub) if name.startswith("data/train-")]
+    assert len(shards) == 3 and "data/train-00002-of-00003.parquet" in shards
+
+
+def test_an_update_removes_the_files_of_earlier_ones(folder, hub):
+    hub.create("alice/tones", "datasets", files={"data/train-00000-of-00009.parquet": b"", "notes.md": b"kept"})
+    push(folder)
+    assert "notes.md" in files_of(hub) and "data/train-00000-of-00009.parquet" not in files_of(hub)
+
+
+def test_the_card_tells_the_hub_of_splits_features_and_sizes(table, hub):
+    push(table, "--license", "cc0-1.0")
+    card = DatasetCard(files_of(hub)["README.md"].decode())
+    metadata = card.data.to_dict()
+    assert metadata["license"] == "cc0-1.0" and metadata["size_categories"] == ["n<1K"]
+    assert metadata["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}
+    ]
+    assert metadata["dataset_info"]["splits"][0]["num_examples"] == 4
+    assert "`<i>high</i>`: 2 train" in card.text and "`` low: `0` ``: 2 train" in card.text
+
+
+def test_a_card_in_the_folder_is_kept_and_completed(folder, hub):
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\nsize_categories: [n>1T]\n---\n# Tones of mine\n")
+    push(folder)
+    card = DatasetCard(files_of(hub)["README.md"].decode())
+    assert card.data.license == "cc-by-4.0" and card.text.strip() == "# Tones of mine"
+    assert card.data.to_dict()["size_categories"] == ["n<1K"] and "configs" in card.data
+
+
+def test_broken_clips_are_counted_named_and_refused(folder, hub, tmp_path):
+    (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
+    (folder / "test" / "high" / "empty.wav").write_bytes(b"")
+    message = refused(folder)
+    assert "2 of 14 clips cannot be decoded" in message and "broken.wav" in message and "empty.wav" in message
+    assert not hub.requests
+
+
+def test_broken_clips_are_left_out_on_request(folder, hub, capsys):
+    (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
+    push(folder, "--skip-broken")
+    assert "Leaves out: 1 of 13 clips" in capsys.readouterr().out
+    metadata = DatasetCard(files_of(hub)["README.md"].decode()).data.to_dict()
+    assert [split["num_examples"] for split in metadata["dataset_info"]["splits"]] == [6, 6]
+
+
+def test_a_split_is_told_by_the_table_s_name(tmp_path):
+    names = ["train.csv", "validation_clean.csv", "dev-2.tsv", "test.parquet", "clips.csv"]
+    splits = [push_dataset.split_of(tmp_path / name) for name in names]
+    assert splits == ["train", "validation", "validation", "test", "train"]
+
+
+def test_a_dry_run_needs_neither_network_nor_token(folder, hub, monkeypatch, tmp_path, capsys):
+    connect(hub, monkeypatch, tmp_path, token=None)
+    push(folder, "--dry_run")
+    assert not hub.requests and "data/train-00000-of-00001.parquet" in capsys.readouterr().out
+
+
+def test_a_source_that_is_none_is_refused(tmp_path):
+    assert "must hold one sub-folder of audio files a class" in refused(tmp_path)
+    assert "must be an existing file" in refused(tmp_path / "absent.csv")
+
+
+def test_an_upload_that_breaks_leaves_the_repository_as_it_was(folder, hub):
+    before = hub.create("alice/tones", "datasets").main
+    hub.fail("PUT /lfs", at=2)
+    assert "This changed nothing on the Hub." in refused(folder)
+    assert hub.repositories[REPOSITORY].main is before
+
+
+def test_a_repository_made_for_an_upload_that_breaks_is_deleted_again(folder, hub):
+    hub.fail("POST .*/commit/")
+    assert "was deleted again" in refused(folder)
+    assert not hub.repositories
+
+
+def test_a_data_set_of_somebody_else_can_be_proposed_a_change(folder, hub, monkeypatch, tmp_path, capsys):
+    before = hub.create("alice/tones", "datasets").main
+    connect(hub, monkeypatch, tmp_path, token="hf_bob")
+    push(folder, "--create_pr")
+    assert hub.repositories[REPOSITORY].main is before
+    assert "/datasets/alice/tones/discussions/1" in capsys.readouterr().out
