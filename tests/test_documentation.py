@@ -78,3 +78,12 @@ def test_every_command_exists_and_takes_its_options(name, monkeypatch):
                 importlib.import_module(stem).main(arguments)
             num_scripts += 1
     assert num_scripts > 5
+
+
+def test_each_known_trouble_names_a_test_that_there_is():
+    named = re.findall(
+        r"`(tests/\w+\.py)(?:::(\w+))?`", (ROOT / "docs" / "known-troubles.md").read_text(encoding="utf-8")
+    )
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
