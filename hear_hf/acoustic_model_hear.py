@@ -13,26 +13,33 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_hear import HEARConfig
+from .spectrogram_hear import is_exporting
 
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
+QUERIES_PER_PASS = 150  # of a float32 window on the CPU: fewer distances for each, and scores that fit the cache
 MIN_RAMP = 1e-3
 MIN_WINDOW_WEIGHT = 1e-8
 
 
 def distances_to_keys(scores: torch.Tensor) -> torch.Tensor:
-    """Skews scores by distance into scores by key: (..., n, 2n), column j - i + n -> (..., n, n), column j.
+    """Skews scores of m queries by distance into scores by key: (..., m, m + n), column j - i + m -> (..., m, n), j.
 
     A view (the trick of Music Transformer, arXiv:1809.04281): a row that is one shorter starts one column later.
     """
-    n = scores.shape[-2]
-    return scores.flatten(-2)[..., n:].unflatten(-1, (n, 2 * n - 1))[..., :n]
+    m = scores.shape[-2]
+    n = scores.shape[-1] - m
+    return scores.flatten(-2)[..., m:].unflatten(-1, (m, m + n - 1))[..., :n]
 
 
 def keys_to_distances(probs: torch.Tensor) -> torch.Tensor:
-    """The reverse: (..., n, n), column j -> (..., n, 2n), column j - i + n, zero elsewhere."""
-    n = probs.shape[-1]
-    flat = nn.functional.pad(probs, (0, n - 1)).flatten(-2)
-    return nn.functional.pad(flat, (n, 0)).unflatten(-1, (n, 2 * n))
+    """The reverse: (..., m, n), column j -> (..., m, m + n), column j - i + m, zero elsewhere."""
+    m, n = probs.shape[-2:]
+    if torch.compiler.is_compiling():  # one kernel, and operators that can be exported
+        flat = nn.functional.pad(nn.functional.pad(probs, (0, m - 1)).flatten(-2), (m, 0))
+    else:
+        flat = probs.new_zeros(*probs.shape[:-2], m * (m + n))
+        flat[..., m:].unflatten(-1, (m, m + n - 1))[..., :n] = probs
+    return flat.unflatten(-1, (m, m + n))
 
 
 class HEARFeatureEncoder(nn.Module):
@@ -72,7 +79,36 @@ class HEARAttention(nn.Module):
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)  # (B, n, H, d) -> (B, H, n, d)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
-        relative_keys, relative_values = self.relative_tables(hidden_states.shape[1])
+        output, weights = self.attend_in_blocks(query, key, value, attention_mask)
+        return self.out_proj(output.flatten(2)), weights
+
+    def attend_in_blocks(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As [`HEARAttention.attend`] for all queries, where it pays in blocks: (B, n, H, d) and (B, H, n, n).
+
+        Not where gradients are recorded, which joined probabilities would not get.
+        """
+        pays = query.device.type == "cpu" and query.dtype == torch.float32
+        if not pays or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.attend(query, 0, key, value, attention_mask)
+        blocks = [
+            self.attend(block, i * QUERIES_PER_PASS, key, value, attention_mask)
+            for i, block in enumerate(query.split(QUERIES_PER_PASS, dim=1))
+        ]
+        outputs, weights = zip(*blocks, strict=True)
+        return torch.cat(outputs, dim=1), torch.cat(weights, dim=2)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        start: int,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output (B, m, H, d) and probabilities (B, H, m, n) of the m queries (B, m, H, d) from frame `start` on."""
+        relative_keys, relative_values = self.relative_tables(start, query.shape[1], key.shape[2])
         scale = 1 / math.sqrt(self.head_dim)
         content = (query + self.content_bias * scale).transpose(1, 2) @ key.transpose(2, 3)
         position = (query + self.position_bias * scale).transpose(1, 2) @ relative_keys.t()
@@ -84,12 +120,12 @@ class HEARAttention(nn.Module):
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
         probs = nn.functional.dropout(weights, p=self.dropout, training=self.training)
         output = probs @ value + keys_to_distances(probs) @ relative_values
-        return self.out_proj(output.transpose(1, 2).flatten(2)), weights
+        return output.transpose(1, 2), weights
 
-    def relative_tables(self, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows of the distances -n .. n - 1, each (2n, d)."""
+    def relative_tables(self, start: int, num_queries: int, num_keys: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of the distances from one below the last query's to key 0, each (m + n, d)."""
         zero = self.relative_keys.shape[0] // 2
-        rows = slice(zero - num_frames, zero + num_frames)
+        rows = slice(zero - start - num_queries, zero - start + num_keys)
         return self.relative_keys[rows], self.relative_values[rows]
 
 
@@ -134,14 +170,16 @@ class FrameMasks:
     hidden_time: torch.Tensor | None = None
     hidden_features: torch.Tensor | None = None
 
-    def __getitem__(self, frames: slice) -> "FrameMasks":
-        cut = (mask if mask is None else mask[:, frames] for mask in (self.valid, self.hidden_time))
-        return FrameMasks(*cut, self.hidden_features)
-
-    @staticmethod
-    def cat(masks: list["FrameMasks"]) -> "FrameMasks":
-        fields = zip(*((mask.valid, mask.hidden_time, mask.hidden_features) for mask in masks), strict=True)
-        return FrameMasks(*(None if parts[0] is None else torch.cat(parts) for parts in fields))
+    def windows(self, frames: torch.Tensor) -> "FrameMasks":
+        """Of windows that hold these `frames`, (W, L): `valid` and `hidden_time` (B * W, L)."""
+        valid, hidden_time = (
+            mask if mask is None else mask.index_select(1, frames.flatten()).unflatten(1, frames.shape).flatten(0, 1)
+            for mask in (self.valid, self.hidden_time)
+        )
+        hidden_features = self.hidden_features
+        if hidden_features is not None:
+            hidden_features = hidden_features[:, None].expand(-1, frames.shape[0], -1).flatten(0, 1)
+        return FrameMasks(valid, hidden_time, hidden_features)
 
     def hide(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self.hidden_time is not None:
@@ -149,6 +187,21 @@ class FrameMasks:
         if self.hidden_features is not None:
             hidden_states = hidden_states.masked_fill(self.hidden_features.unsqueeze(1), 0.0)
         return hidden_states
+
+
+@dataclass
+class WindowGroup:
+    """`count` windows of equal length from frame `start` on; `weight` is 0 where a graph has them for form only."""
+
+    start: int
+    count: int
+    length: int
+    weight: int = 1
+
+    def frames(self, stride: int, device: torch.device) -> torch.Tensor:
+        """The frames of each, (count, length)."""
+        starts = self.start + stride * torch.arange(self.count, device=device)
+        return starts[:, None] + torch.arange(self.length, device=device)
 
 
 class HEARWindowedLayers(nn.Module):
@@ -159,6 +212,7 @@ class HEARWindowedLayers(nn.Module):
     def __init__(self, config: HEARConfig):
         super().__init__()
         self.window_length, self.window_overlap = config.window_length, config.window_overlap
+        self.stride = config.window_length - config.window_overlap
         self.layers = nn.ModuleList([HEARLayer(config) for _ in range(config.num_hidden_layers)])
 
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -173,7 +227,7 @@ class HEARWindowedLayers(nn.Module):
     ) -> BaseModelOutput:
         """`inputs` (batch_size, inputs_per_frame * num_frames, .) -> states (batch_size, num_frames, D)."""
         masks = FrameMasks() if masks is None else masks
-        fits = inputs.shape[1] // self.inputs_per_frame <= self.window_length
+        fits = not is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length
         encode = self.encode if fits else self.encode_windows
         states, attentions = encode(inputs, masks, output_attentions, output_hidden_states)
         return BaseModelOutput(
@@ -198,51 +252,69 @@ class HEARWindowedLayers(nn.Module):
     ):
         """Windows of L frames, the last one shorter, joined by weights that fall and rise where two overlap."""
         batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
-        num_states = len(self.layers) + 1 if output_hidden_states else 1
-        merged, attentions = [None] * num_states, []
+        by_frame = inputs[:, : self.inputs_per_frame * num_frames].unflatten(1, (num_frames, self.inputs_per_frame))
+        merged, attentions = [], []
         total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)  # float16 has no 1e-8
 
         for group in self.window_groups(num_frames):
-            stacked = torch.cat([self.input_window(inputs, window) for window in group])
-            stacked_masks = FrameMasks.cat([masks[window] for window in group])
-            states, weights = self.encode(stacked, stacked_masks, output_attentions, output_hidden_states)
-            attentions += zip(*(layer.split(batch_size) for layer in weights), strict=True)
-            for i, window in enumerate(group):
-                rows = slice(i * batch_size, (i + 1) * batch_size)
-                weight = self.window_weight(window, masks.valid, inputs)
-                total[:, window] += weight
-                for k, state in enumerate(states):
-                    if merged[k] is None:
-                        merged[k] = state.new_zeros(batch_size, num_frames, state.shape[-1])
-                    merged[k][:, window] += (weight * state[rows]).to(state.dtype)
+            frames = group.frames(self.stride, inputs.device)
+            windows = by_frame.index_select(1, frames.flatten()).unflatten(1, frames.shape)  # (B, W, L, ., F)
+            windows = windows.flatten(2, 3).flatten(0, 1)  # (B, W, L, ., F) -> (B * W, L * ., F)
+            states, weights = self.encode(windows, masks.windows(frames), output_attentions, output_hidden_states)
+            attentions += zip(*(layer.unflatten(0, (batch_size, -1)).unbind(1) for layer in weights), strict=True)
+
+            merged = merged or [state.new_zeros(batch_size, num_frames, state.shape[-1]) for state in states]
+            weight = self.window_weights(group, frames, masks.valid)
+            place = slice(group.start, group.start + (group.count - 1) * self.stride + group.length)
+            total[:, place] += self.overlap_add(weight)
+            for whole, state in zip(merged, states, strict=True):
+                weighted = weight * state.unflatten(0, (batch_size, group.count))
+                whole[:, place] += self.overlap_add(weighted.to(state.dtype))
 
         total = total.clamp(min=MIN_WINDOW_WEIGHT)
         return [state.div_(total) for state in merged], list(zip(*attentions, strict=True))
 
-    def input_window(self, inputs: torch.Tensor, window: slice) -> torch.Tensor:
-        return inputs[:, self.inputs_per_frame * window.start : self.inputs_per_frame * window.stop]
+    def window_groups(self, num_frames: int) -> list[WindowGroup]:
+        """The windows that bring new frames, those of full length in groups, the last one by itself."""
+        length, stride = self.window_length, self.stride
+        num_full = (num_frames - self.window_overlap - 1) // stride
+        if is_exporting():  # one graph for all: of clips of one window the first group is one frame, for form
+            num_full = torch.sym_max(num_full, 0)
+        last = WindowGroup(num_full * stride, 1, num_frames - num_full * stride)
+        if is_exporting():
+            shorter, some = torch.sym_min(length, 1 + num_full * length), torch.sym_max(num_full, 1)
+            return [WindowGroup(0, some, shorter, torch.sym_min(num_full, 1)), last]
+        if torch.compiler.is_compiling():  # the number of windows may be a symbol
+            return [WindowGroup(0, num_full, length), last]
+        sizes = (min(WINDOWS_PER_PASS, num_full - i) for i in range(0, num_full, WINDOWS_PER_PASS))
+        return [WindowGroup(i * WINDOWS_PER_PASS * stride, size, length) for i, size in enumerate(sizes)] + [last]
 
-    def window_groups(self, num_frames: int) -> list[list[slice]]:
-        """The windows that bring new frames, those of full length in groups, a shorter last one by itself."""
-        stride = self.window_length - self.window_overlap
-        starts = range(0, num_frames - self.window_overlap, stride)
-        windows = [slice(start, min(start + self.window_length, num_frames)) for start in starts]
-        num_full = len(windows) - (windows[-1].stop - windows[-1].start < self.window_length)
-        groups = [windows[i : min(i + WINDOWS_PER_PASS, num_full)] for i in range(0, num_full, WINDOWS_PER_PASS)]
-        return groups + ([windows[num_full:]] if num_full < len(windows) else [])
+    def overlap_add(self, windows: torch.Tensor) -> torch.Tensor:
+        """Sums windows where they overlap: (B, W, L, D) -> (B, (W - 1) * stride + L, D)."""
+        count, length = windows.shape[1:3]
+        num_parts = -(-self.window_length // self.stride)
+        windows = nn.functional.pad(windows, (0, 0, 0, num_parts * self.stride - length))
+        total = 0
+        for i, part in enumerate(windows.split(self.stride, dim=2)):
+            later = (num_parts - 1 - i) * self.stride
+            total = total + nn.functional.pad(part.flatten(1, 2), (0, 0, i * self.stride, later))
+        return total[:, : (count - 1) * self.stride + length]
 
-    def window_weight(self, window: slice, valid: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-        """Raised-cosine ramps at both ends, (1 or B, frames, 1); 0 for a clip to which the window brings no frame."""
-        ramp = torch.linspace(0, 1, self.window_overlap, device=like.device)
+    def window_weights(self, group: WindowGroup, frames: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """Raised-cosine ramps at both ends, (1 or B, W, L, 1); 0 for a clip to which a window brings no frame."""
+        ramp = torch.linspace(0, 1, self.window_overlap, device=frames.device)
         ramp = (0.5 - 0.5 * torch.cos(math.pi * ramp)).clamp(min=MIN_RAMP)
-        weight = torch.ones(self.window_length, device=like.device)
+        weight = torch.ones(self.window_length, device=frames.device)
         weight[: self.window_overlap] = ramp
         weight[self.window_length - self.window_overlap :] = ramp.flip(0)
-        weight = weight[None, : window.stop - window.start, None]
-        if valid is None or window.start == 0:
+        weight = weight[: group.length, None].expand(1, group.count, -1, 1)
+        if is_exporting():
+            weight = weight * group.weight
+        if valid is None:
             return weight
-        num_known = window.start + self.window_overlap
-        return weight * (valid.sum(-1) > num_known)[:, None, None]
+        starts = frames[:, 0]
+        num_known = torch.where(starts > 0, starts + self.window_overlap, 0)
+        return weight * (valid.sum(-1, keepdim=True) > num_known)[..., None, None]
 
 
 class HEARAcousticModel(HEARWindowedLayers):

@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
 from .configuration_hear import HEARConfig
 from .masking_hear import span_mask
-from .spectrogram_hear import HEARLogMel, HEARSpectrogram, num_encoder_frames
+from .spectrogram_hear import HEARLogMel, HEARSpectrogram, in_segments, is_exporting, num_encoder_frames
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
@@ -272,6 +272,7 @@ class HEARModel(HEARAcousticEncoder):
 
         log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
         acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
+        del log_mel  # 180 MB of an hour
         integrated, attentions = self.integrate(acoustic.last_hidden_state, log_power, valid, output_attentions)
         valid = all_valid(integrated) if valid is None else valid
 
@@ -287,21 +288,42 @@ class HEARModel(HEARAcousticEncoder):
     def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions):
         """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size)."""
         num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
-        integrated, attentions = None, []
-        for start in range(0, num_frames, length):
-            frames = slice(start, min(start + length, num_frames))
-            segment = acoustic_hidden_states[:, frames]
-            spectrum = log_power[2 * frames.start : 2 * frames.stop].to(segment.dtype)
-            segment_valid = None if valid is None else valid[:, frames]
-            mixed = self.spectrogram_mixture(segment, spectrum)
+        if is_exporting() or (torch.compiler.is_compiling() and num_frames > length):
+            return self.integrate_in_one_graph(acoustic_hidden_states, log_power, valid, output_attentions)
+        attentions = []
+
+        def compute(start, stop):
+            segment = acoustic_hidden_states[:, start:stop]
+            mixed = self.spectrogram_mixture(segment, log_power[2 * start : 2 * stop].to(segment.dtype))
+            segment_valid = None if valid is None else valid[:, start:stop]
             output, weights = self.task_model(mixed, segment_valid, output_attentions)
-            if num_frames <= length:
-                return output, weights
-            if integrated is None:  # filled in place: a list to be joined would hold an hour twice
-                integrated = output.new_empty(output.shape[0], num_frames, output.shape[2])
-            integrated[:, frames] = output
             attentions.append(weights)
-        return integrated, tuple(attentions)
+            return (output,)
+
+        (integrated,) = in_segments(compute, num_frames, length)
+        return integrated, attentions[0] if num_frames <= length else tuple(attentions)
+
+    def integrate_in_one_graph(self, acoustic_hidden_states, log_power, valid, output_attentions):
+        """As [`HEARModel.integrate`] with the segments, the last one padded, in the rows of one batch."""
+        if output_attentions:
+            raise ValueError(
+                "`output_attentions` needs a model that is not compiled, or clips of at most "
+                f"{self.config.max_position_embeddings} frames, found: {acoustic_hidden_states.shape[1]}."
+            )
+        batch_size, num_frames = acoustic_hidden_states.shape[:2]
+        length = torch.sym_min(num_frames, self.config.max_position_embeddings)
+        num_segments = (num_frames + length - 1) // length
+
+        def cut(frames, rows_per_frame):
+            missing = rows_per_frame * (num_segments * length - num_frames)
+            padded = nn.functional.pad(frames, (0, 0, 0, missing))
+            return padded.reshape(batch_size * num_segments, rows_per_frame * length, frames.shape[2])
+
+        valid = all_valid(acoustic_hidden_states) if valid is None else valid
+        spectrum = log_power[0 : 2 * num_frames].to(acoustic_hidden_states.dtype)
+        mixed = self.spectrogram_mixture(cut(acoustic_hidden_states, 1), cut(spectrum, 2))
+        output, _ = self.task_model(mixed, cut(valid.unsqueeze(-1), 1).squeeze(-1))
+        return output.reshape(batch_size, num_segments * length, -1)[:, :num_frames], None
 
 
 class HEARForPreTraining(HEARPreTrainedModel):

@@ -78,6 +78,10 @@ class HEARQuantizerForPreTrainingOutput(ModelOutput):
             The log-mel spectrogram to reconstruct.
         frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
             True where a frame belongs to the clip, False where it is padding.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
+            Output of the quantizer's feature encoder and of each of its layers.
+        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
+            Attention probabilities of each of its layers, as in [`HEARModelOutput`].
     """
 
     loss: torch.FloatTensor | None = None
@@ -92,6 +96,8 @@ class HEARQuantizerForPreTrainingOutput(ModelOutput):
     reconstruction: torch.FloatTensor | None = None
     log_mel: torch.FloatTensor | None = None
     frame_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class HEARGumbelVectorQuantizer(nn.Module):
@@ -267,6 +273,8 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         teacher_hidden_states: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> HEARQuantizerForPreTrainingOutput:
         r"""
@@ -278,6 +286,8 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             teacher_hidden_states (`torch.FloatTensor`, *optional*):
                 The teacher's hidden state of each frame of 20 ms, of shape `(batch_size, num_frames,
                 teacher_hidden_size)`. Padding may hold anything.
+            output_attentions (`bool`, *optional*): Whether to return the quantizer's attention probabilities.
+            output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all its layers.
             return_dict (`bool`, *optional*):
                 Whether to return a [`HEARQuantizerForPreTrainingOutput`] rather than a tuple.
 
@@ -287,7 +297,9 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         """
         self.check_inputs(input_values, attention_mask)
         log_mel, valid = self.quantizer.spectrogram(input_values, attention_mask)
-        quantized = self.quantizer.quantize(log_mel, valid)
+        quantized = self.quantizer.quantize(
+            log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states)
+        )
         self.check_teacher(teacher_hidden_states, quantized.codes)
         valid, log_mel = quantized.frame_mask, log_mel[:, : 2 * quantized.codes.shape[1]]
         reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), valid)
@@ -310,6 +322,8 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             reconstruction=reconstruction,
             log_mel=log_mel,
             frame_mask=valid,
+            hidden_states=quantized.hidden_states,
+            attentions=quantized.attentions,
         )
 
     def check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:

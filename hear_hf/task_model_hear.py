@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .configuration_hear import HEARConfig
+from .spectrogram_hear import at_once
 
 POOLING_EPS = 1e-8
 
@@ -85,19 +86,23 @@ def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_le
     Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made. These
     are filled in place: kept one by one between freed temporaries they would fragment the heap.
     """
-    segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
-    batch_size, num_frames, width = hidden_states.shape
-    num_segments = -(-num_frames // segment_length)
-    moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=torch.float32)
-    counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=torch.float32)
-    for i, segment in enumerate(segments):
-        counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
-    means, maxima, squares = moments
-    count = counts.sum(0)
-    mean = (counts * means).sum(0) / count.clamp(min=1)
-    square = (squares + counts * (means - mean).square()).sum(0)
+    if at_once(hidden_states.shape[1], segment_length):
+        count, mean, maximum, square = segment_statistics(hidden_states, valid)
+    else:
+        segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
+        batch_size, num_frames, width = hidden_states.shape
+        num_segments = -(-num_frames // segment_length)
+        moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=torch.float32)
+        counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=torch.float32)
+        for i, segment in enumerate(segments):
+            counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
+        means, maxima, squares = moments
+        count = counts.sum(0)
+        mean = (counts * means).sum(0) / count.clamp(min=1)
+        square = (squares + counts * (means - mean).square()).sum(0)
+        maximum = maxima.amax(0)
     deviation = (square / (count - 1).clamp(min=1) + POOLING_EPS).sqrt()
-    return torch.cat([mean, maxima.amax(0), deviation], dim=-1)
+    return torch.cat([mean, maximum, deviation], dim=-1)
 
 
 def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
