@@ -92,6 +92,7 @@ CODE = {
 LOADS = [
     ("saved-classifier", "AutoModel", "pooler_output", "hear", 5e-5),
     ("saved-classifier", "AutoModelForAudioClassification", "logits", "", 1e-5),
+    ("saved-classifier", "AutoModelForPreTraining", "acoustic_hidden_states", "hear", 5e-5),
     ("saved-base", "AutoModel", "last_hidden_state", "", 5e-5),
     ("saved-acoustic", "AutoModelForPreTraining", "logits", "", 1e-5),
     ("saved-acoustic", "AutoModel", "acoustic_hidden_states", "hear", 5e-5),

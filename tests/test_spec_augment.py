@@ -100,7 +100,7 @@ def test_one_frame_is_hidden_in_both_windows_that_hold_it():
     layer.register_forward_pre_hook(lambda _, arguments: masks.append((arguments[0] == 0).all(-1)))
     for _ in range(10):
         model.hear(noise(samples_of(54))[None])
-    first, second = torch.stack(masks).unbind(1)
+    first, second = torch.cat(masks).unflatten(0, (-1, 2)).unbind(1)  # each forward's two windows
     assert torch.equal(first[:, 24:], second[:, :6]) and first[:, 24:].any()
 
 
