@@ -9,7 +9,7 @@ On your own recordings, with a quantizer of your own:
     python examples/pretrain.py --data_dir my_recordings --quantizer_name_or_path runs/my_quantizer \
         --output_dir runs/my_pretrained
 
-Stage 3 is `finetune.py --model_name_or_path runs/my_pretrained --acoustic_learning_rate_scale 0.3`.
+Stage 3 is `finetune.py --model_name_or_path runs/my_pretrained --acoustic_learning_rate_scale 0.1`.
 """
 
 import shutil
