@@ -37,9 +37,10 @@ peer-test: $(PEER_ENVIRONMENTS:%=%/.installed)  ## run the tests of Transformers
 		$$environment/bin/python -m pytest -c tests/peer/pytest.ini $(PYTEST_ARGS) tests/peer || exit; \
 	done
 
-lint: venv  ## check style and format
+lint: venv  ## check style, format and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 format: venv  ## mend style and format
 	$(VENV)/bin/ruff check --fix .
@@ -66,5 +67,5 @@ wheel: venv  ## build dist/ and import the wheel in an environment of its own
 	cd dist && ../$(CLEAN)/bin/python -I -c $(IMPORT_CHECK)
 
 clean:  ## remove environments, builds and caches
-	rm -rf $(VENV) $(OLDEST) $(CLEAN) .peer build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(CLEAN) .peer build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

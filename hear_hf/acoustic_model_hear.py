@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .configuration_hear import HEARConfig
+from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .spectrogram_hear import is_exporting
 
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
@@ -45,7 +45,7 @@ def keys_to_distances(probs: torch.Tensor) -> torch.Tensor:
 class HEARFeatureEncoder(nn.Module):
     """Two mel frames -> one encoder frame."""
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
         self.conv = nn.Conv1d(config.num_mel_bins, config.hidden_size, kernel_size=2, stride=2)
 
@@ -57,7 +57,7 @@ class HEARFeatureEncoder(nn.Module):
 class HEARAttention(nn.Module):
     """Self-attention with learned relative positions in keys and values (paper, section 3.2)."""
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
         width, self.num_heads = config.hidden_size, config.num_attention_heads
         self.head_dim = width // self.num_heads
@@ -130,7 +130,7 @@ class HEARAttention(nn.Module):
 
 
 class HEARFeedForward(nn.Module):
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -147,7 +147,7 @@ class HEARFeedForward(nn.Module):
 class HEARLayer(GradientCheckpointingLayer):
     """Pre-norm layer. The feed-forward part has a norm of its own after the layer's, as in the original."""
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
         self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = HEARAttention(config)
@@ -209,7 +209,7 @@ class HEARWindowedLayers(nn.Module):
 
     inputs_per_frame = 1
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
         self.window_length, self.window_overlap = config.window_length, config.window_overlap
         self.stride = config.window_length - config.window_overlap
@@ -253,7 +253,8 @@ class HEARWindowedLayers(nn.Module):
         """Windows of L frames, the last one shorter, joined by weights that fall and rise where two overlap."""
         batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
         by_frame = inputs[:, : self.inputs_per_frame * num_frames].unflatten(1, (num_frames, self.inputs_per_frame))
-        merged, attentions = [], []
+        merged: list[torch.Tensor] = []
+        attentions: list[tuple[torch.Tensor, ...]] = []
         total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)  # float16 has no 1e-8
 
         for group in self.window_groups(num_frames):
@@ -294,7 +295,7 @@ class HEARWindowedLayers(nn.Module):
         count, length = windows.shape[1:3]
         num_parts = -(-self.window_length // self.stride)
         windows = nn.functional.pad(windows, (0, 0, 0, num_parts * self.stride - length))
-        total = 0
+        total = windows.new_zeros(())
         for i, part in enumerate(windows.split(self.stride, dim=2)):
             later = (num_parts - 1 - i) * self.stride
             total = total + nn.functional.pad(part.flatten(1, 2), (0, 0, i * self.stride, later))
@@ -322,7 +323,7 @@ class HEARAcousticModel(HEARWindowedLayers):
 
     inputs_per_frame = 2
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__(config)
         self.feature_encoder = HEARFeatureEncoder(config)
 

@@ -40,6 +40,8 @@ def _require(condition: bool, message: str) -> None:
 class HEARFrameGrid:
     """The 10 ms and 20 ms grids of a configuration with a `sampling_rate`, in samples."""
 
+    sampling_rate: int
+
     @property
     def hop_length(self) -> int:
         """Samples between two spectrogram frames: 10 ms at `sampling_rate`."""
@@ -173,7 +175,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         kwargs["auto_map"] = AUTO_MAP | (kwargs.get("auto_map") or {})
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
         _require_positive(self, _POSITIVE)
         _require_shares(self, _SHARES)
@@ -299,7 +301,7 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
         kwargs["auto_map"] = QUANTIZER_AUTO_MAP | (kwargs.get("auto_map") or {})
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
         _require_positive(self, _QUANTIZER_POSITIVE)
         _require_shares(self, _QUANTIZER_SHARES)

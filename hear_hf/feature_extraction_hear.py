@@ -1,6 +1,7 @@
 """Feature extractor of HEAR: checks and pads waveforms, and makes their mask. The spectra are the model's own work."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import PaddingStrategy, TensorType, is_torch_tensor, logging
 
@@ -28,7 +29,14 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
 
     model_input_names = ["input_values", "attention_mask"]
 
-    def __init__(self, feature_size=1, sampling_rate=16000, padding_value=0.0, return_attention_mask=True, **kwargs):
+    def __init__(
+        self,
+        feature_size: int = 1,
+        sampling_rate: int = 16000,
+        padding_value: float = 0.0,
+        return_attention_mask: bool = True,
+        **kwargs,
+    ):
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
@@ -44,7 +52,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        raw_speech: np.ndarray | list[float] | list[np.ndarray] | list[list[float]],
+        raw_speech: ArrayLike,
         padding: bool | str | PaddingStrategy = False,
         max_length: int | None = None,
         truncation: bool = False,

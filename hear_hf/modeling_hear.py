@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
-from .configuration_hear import HEARConfig
+from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .masking_hear import span_mask
 from .spectrogram_hear import HEARLogMel, HEARSpectrogram, in_segments, is_exporting, num_encoder_frames
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
@@ -42,12 +42,12 @@ class HEARModelOutput(ModelOutput):
             or for clips of several segments a tuple of these.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    acoustic_hidden_states: torch.FloatTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    acoustic_hidden_states: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -74,14 +74,14 @@ class HEARForPreTrainingOutput(ModelOutput):
             Attention probabilities of each layer, as in [`HEARModelOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    masked_accuracy: torch.FloatTensor | None = None
-    num_masked_frames: torch.LongTensor | None = None
-    acoustic_hidden_states: torch.FloatTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    masked_accuracy: torch.Tensor | None = None
+    num_masked_frames: torch.Tensor | None = None
+    acoustic_hidden_states: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class HEARPreTrainedModel(PreTrainedModel):
@@ -95,11 +95,11 @@ class HEARPreTrainedModel(PreTrainedModel):
     | norms | 1, 0 |
     """
 
-    config_class = HEARConfig
-    config: HEARConfig
+    config_class: type[PreTrainedConfig] = HEARConfig
+    config: HEARConfig | HEARQuantizerConfig
     base_model_prefix = "hear"
     main_input_name = "input_values"
-    input_modalities = ("audio",)
+    input_modalities = "audio"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the losses are means over the batch they are given
     _no_split_modules = ["HEARLayer"]
@@ -121,7 +121,7 @@ class HEARPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HEARTaskModel):
             init.normal_(module.position_embeddings, std=std)
 
-    def _get_feat_extract_output_lengths(self, input_lengths: torch.LongTensor | int):
+    def _get_feat_extract_output_lengths(self, input_lengths: torch.Tensor | int):
         """Number of encoder frames of clips of `input_lengths` samples."""
         return num_encoder_frames(input_lengths, self.config.hop_length)
 
@@ -154,8 +154,8 @@ class HEARPreTrainedModel(PreTrainedModel):
         """What is asked for, or else what the configuration says."""
         config = self.config
         return (
-            config.output_attentions if output_attentions is None else output_attentions,
-            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            bool(config.output_attentions if output_attentions is None else output_attentions),
+            bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
         )
 
 
@@ -171,6 +171,8 @@ class HEARAcousticEncoder(HEARPreTrainedModel):
         config ([`HEARConfig`]): Sizes of the model.
     """
 
+    config: HEARConfig
+
     def __init__(self, config: HEARConfig):
         super().__init__(config)
         self.spectrogram = HEARLogMel(config)
@@ -180,7 +182,7 @@ class HEARAcousticEncoder(HEARPreTrainedModel):
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.BoolTensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> HEARModelOutput:
@@ -246,7 +248,7 @@ class HEARModel(HEARAcousticEncoder):
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.BoolTensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -336,13 +338,15 @@ class HEARForPreTraining(HEARPreTrainedModel):
         config ([`HEARConfig`]): Sizes, among them the quantizer's `codebook_size`.
     """
 
+    config: HEARConfig
+
     def __init__(self, config: HEARConfig):
         super().__init__(config)
         self.hear = HEARAcousticEncoder(config)
         self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
         self.post_init()
 
-    def freeze_feature_encoder(self):
+    def freeze_feature_encoder(self) -> None:
         """Stops the training of the convolution in front of the acoustic model."""
         self.hear.acoustic_model.feature_encoder.requires_grad_(False)
 
@@ -351,8 +355,8 @@ class HEARForPreTraining(HEARPreTrainedModel):
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.BoolTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        mask_time_indices: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -390,7 +394,7 @@ class HEARForPreTraining(HEARPreTrainedModel):
         self.check_frames("labels", labels, *logits.shape[:2])
         loss = accuracy = num_masked = None
         if labels is not None:
-            hidden = mask_time_indices.bool() & outputs.frame_mask
+            hidden = outputs.frame_mask.logical_and(mask_time_indices)
             loss, accuracy, num_masked = masked_prediction_scores(logits, labels, hidden)
         return HEARForPreTrainingOutput(
             loss=loss,
@@ -420,6 +424,8 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         config ([`HEARConfig`]): Sizes, labels (`id2label`) and `problem_type`.
     """
 
+    config: HEARConfig
+
     def __init__(self, config: HEARConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -427,11 +433,11 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         self.classifier = HEARClassificationHead(config)
         self.post_init()
 
-    def freeze_feature_encoder(self):
+    def freeze_feature_encoder(self) -> None:
         """Stops the training of the convolution in front of the acoustic model."""
         self.hear.acoustic_model.feature_encoder.requires_grad_(False)
 
-    def freeze_base_model(self):
+    def freeze_base_model(self) -> None:
         """Stops the training of everything but the classification head."""
         self.hear.requires_grad_(False)
 

@@ -40,12 +40,12 @@ class HEARQuantizerOutput(ModelOutput):
             Attention probabilities of each layer, as in [`HEARModelOutput`].
     """
 
-    logits: torch.FloatTensor | None = None
-    codes: torch.LongTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    logits: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -84,20 +84,20 @@ class HEARQuantizerForPreTrainingOutput(ModelOutput):
             Attention probabilities of each of its layers, as in [`HEARModelOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    distillation_loss: torch.FloatTensor | None = None
-    diversity_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    codes: torch.LongTensor | None = None
-    code_perplexity: torch.FloatTensor | None = None
-    code_usage: torch.FloatTensor | None = None
-    temperature: torch.FloatTensor | None = None
-    reconstruction: torch.FloatTensor | None = None
-    log_mel: torch.FloatTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    distillation_loss: torch.Tensor | None = None
+    diversity_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    codes: torch.Tensor | None = None
+    code_perplexity: torch.Tensor | None = None
+    code_usage: torch.Tensor | None = None
+    temperature: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    log_mel: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class HEARGumbelVectorQuantizer(nn.Module):
@@ -105,6 +105,8 @@ class HEARGumbelVectorQuantizer(nn.Module):
 
     The temperature falls exponentially with the number of updates, which is saved with the weights.
     """
+
+    num_updates: torch.Tensor
 
     def __init__(self, config: HEARQuantizerConfig):
         super().__init__()
@@ -121,7 +123,8 @@ class HEARGumbelVectorQuantizer(nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         if self.training:
-            chosen = nn.functional.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)
+            # A `tau` that is a tensor works too, and the host need not wait for its value.
+            chosen = nn.functional.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)  # type: ignore[arg-type]
         else:
             chosen = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1])
         return self.projection(chosen.to(self.codebook.dtype) @ self.codebook)
@@ -263,7 +266,7 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         self.decoder = HEARQuantizerDecoder(config)
         self.post_init()
 
-    def anneal_temperature(self):
+    def anneal_temperature(self) -> None:
         """Lets the temperature of the Gumbel softmax fall by one step."""
         self.vector_quantizer.num_updates += 1
 
@@ -300,6 +303,7 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         quantized = self.quantizer.quantize(
             log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states)
         )
+        assert quantized.logits is not None and quantized.codes is not None and quantized.frame_mask is not None
         self.check_teacher(teacher_hidden_states, quantized.codes)
         valid, log_mel = quantized.frame_mask, log_mel[:, : 2 * quantized.codes.shape[1]]
         reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), valid)
@@ -327,8 +331,10 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         )
 
     def check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:
+        if teacher_hidden_states is None:
+            return
         width = self.config.teacher_hidden_size
-        if teacher_hidden_states is not None and width is None:
+        if width is None:
             raise ValueError(
                 "`teacher_hidden_states` need a model whose `config.teacher_hidden_size` is their width, found: None."
             )

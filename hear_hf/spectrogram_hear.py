@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig
+from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig, HEARQuantizerConfig
 
 MEL_N_FFT = 1024
 MEL_HOP_LENGTH = MEL_SAMPLING_RATE // 100  # 160 samples = 10 ms
@@ -120,7 +120,11 @@ class HEARLogPower:
 class HEARLogMel(nn.Module):
     """Waveform -> log-mel frames and the mask of the valid encoder frames."""
 
-    def __init__(self, config: HEARConfig):
+    mel_window: torch.Tensor
+    mel_filters: torch.Tensor
+    resampling_kernel: torch.Tensor
+
+    def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
         self.num_mel_bins, self.hop_length = config.num_mel_bins, config.hop_length
         common = math.gcd(config.sampling_rate, MEL_SAMPLING_RATE)
@@ -149,9 +153,7 @@ class HEARLogMel(nn.Module):
                 setattr(self, name, table.to(moved.device))
         return self
 
-    def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> tuple:
         """
         Args:
             input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): Waveform in [-1, 1].
@@ -159,8 +161,10 @@ class HEARLogMel(nn.Module):
 
         Returns:
             log-mel `(batch_size, num_frames, num_mel_bins)` and the mask `(batch_size, num_frames // 2)` of valid
-            encoder frames, or `None` where there was no mask.
+            encoder frames, or `None` where there was no mask, or none that hides anything on a CPU.
         """
+        if attention_mask is not None and hides_nothing(attention_mask):
+            attention_mask = None
         with torch.autocast(device_type=input_values.device.type, enabled=False):
             clips = HEARClips.from_batch(input_values.float(), attention_mask)
             num_frames = 1 + input_values.shape[1] // self.hop_length
@@ -171,7 +175,7 @@ class HEARLogMel(nn.Module):
             mask = frame_mask((frame_lengths // 2).clamp(min=1), num_frames // 2)
         return *spectra, mask
 
-    def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple[torch.Tensor]:
+    def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple:
         mel_clips = self.resampled(clips)
 
         def compute(start, stop):
@@ -197,6 +201,8 @@ class HEARSpectrogram(HEARLogMel):
     `forward` gives what that of [`HEARLogMel`] gives, and after the log-mel a [`HEARLogPower`].
     """
 
+    window: torch.Tensor
+
     def __init__(self, config: HEARConfig):
         self.n_fft, self.win_length = config.n_fft, config.win_length
         super().__init__(config)
@@ -217,7 +223,7 @@ class HEARSpectrogram(HEARLogMel):
             return floored_log(mel_power @ self.mel_filters), frame_moments(log_power)
 
         def compute_log_power(start, stop):
-            if at_once(num_frames, FRAMES_PER_SEGMENT):
+            if log_power is not None and at_once(num_frames, FRAMES_PER_SEGMENT):
                 return log_power[:, start:stop]
             return floored_log(self.power(clips, start, stop))
 
@@ -226,6 +232,13 @@ class HEARSpectrogram(HEARLogMel):
 
     def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
+
+
+def hides_nothing(attention_mask: torch.Tensor) -> bool:
+    """Whether a mask may be left out, which is faster. A GPU would have to wait for the answer, a graph cannot ask."""
+    if attention_mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return bool(attention_mask.all())
 
 
 def at_once(num_frames: int, length: int) -> bool:
@@ -240,7 +253,7 @@ def in_segments(compute, num_frames: int, length: int) -> tuple[torch.Tensor, ..
     """
     if at_once(num_frames, length):
         return compute(0, num_frames)
-    joined = ()
+    joined: tuple[torch.Tensor, ...] = ()
     for start in range(0, num_frames, length):
         stop = min(start + length, num_frames)
         parts = compute(start, stop)
@@ -267,7 +280,7 @@ def power_spectrogram(
 
 def fourier_transform(
     clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, ...]:
     """Real and imaginary part of the STFT, (B, F, T), up to phase: a convolution, as few runtimes have a good FFT."""
     first = (n_fft - len(window)) // 2 - n_fft // 2
     samples = clips.segment(start * hop_length + first, (stop - 1) * hop_length + first + len(window))

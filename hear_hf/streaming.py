@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .feature_extraction_hear import HEARFeatureExtractor
+from .modeling_hear import HEARForAudioClassification
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class HEARStream:
 
     def __init__(
         self,
-        model,
+        model: HEARForAudioClassification,
         sampling_rate: int,
         window_seconds: float = 2.0,
         hop_seconds: float = 0.5,
@@ -108,7 +110,7 @@ class HEARStream:
         """Forgets the audio so far; the next block begins a new stream."""
         self._num_dropped = self._num_kept = 0  # samples: read into `_pooled`, and in `_kept`
         self._next_window = 0  # its first sample
-        self._pooled = None
+        self._pooled: tuple[torch.Tensor, int] | None = None
 
     @property
     def seconds(self) -> float:
@@ -116,7 +118,7 @@ class HEARStream:
         return (self._num_dropped + self._num_kept) / self.sampling_rate
 
     @torch.no_grad()
-    def push(self, block) -> list[HEARStreamResult]:
+    def push(self, block: ArrayLike) -> list[HEARStreamResult]:
         """
         Takes in the next block.
 
@@ -165,7 +167,8 @@ class HEARStream:
             self.reset()
 
     def _classify_windows(self) -> list[HEARStreamResult]:
-        results, samples = [], self._kept[self._next_window - self._num_dropped : self._num_kept]
+        results: list[HEARStreamResult] = []
+        samples = self._kept[self._next_window - self._num_dropped : self._num_kept]
         if len(samples) < self.window:
             return results
         for windows in samples.unfold(0, self.window, self.hop).split(self.batch_size):

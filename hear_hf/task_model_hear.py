@@ -138,7 +138,7 @@ class HEARClassificationHead(nn.Module):
         self.dense = nn.Linear(3 * config.task_hidden_size, config.classifier_proj_size)
         self.batch_norm = HEARBatchNorm(config.classifier_proj_size)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)  # type: ignore[arg-type]  # never None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device_type=pooled.device.type, enabled=False):

@@ -1,0 +1,70 @@
+"""What users write, for `make lint`: mypy must find their code right, and know the types that `assert_type` states."""
+
+from typing import assert_type
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+
+from hear_hf import (
+    HEARConfig,
+    HEARFeatureExtractor,
+    HEARForAudioClassification,
+    HEARForPreTraining,
+    HEARModel,
+    HEARModelOutput,
+    HEARQuantizer,
+    HEARQuantizerConfig,
+    HEARQuantizerForPreTraining,
+    HEARQuantizerOutput,
+    HEARStream,
+    HEARStreamResult,
+)
+
+
+def configure() -> tuple[HEARConfig, HEARQuantizerConfig]:
+    config = HEARConfig(hidden_size=128, hidden_dropout=0, sampling_rate=32_000)
+    assert_type(config.hidden_size, int)
+    assert_type(config.hop_length, int)
+    return config, HEARQuantizerConfig(teacher_hidden_size=None)
+
+
+def extract(clip: np.ndarray, recording: torch.Tensor) -> BatchFeature:
+    extractor = HEARFeatureExtractor(sampling_rate=16_000)
+    extractor(recording, sampling_rate=16_000)
+    extractor([0.0] * 16_000, sampling_rate=16_000, return_tensors="np")
+    return extractor([clip, clip[:8_000]], sampling_rate=16_000, padding=True, return_tensors="pt")
+
+
+def classify(folder: str, batch: BatchFeature) -> torch.Tensor:
+    model = assert_type(HEARForAudioClassification.from_pretrained(folder), HEARForAudioClassification)
+    assert_type(model.config, HEARConfig)
+    model.freeze_feature_encoder()
+    return model(**batch, labels=torch.tensor([0, 1])).logits
+
+
+def embed(config: HEARConfig, samples: torch.Tensor) -> torch.Tensor | None:
+    outputs: HEARModelOutput = HEARModel(config)(samples, output_hidden_states=True)
+    return outputs.pooler_output
+
+
+def pretrain(samples: torch.Tensor, quantizer: HEARQuantizer, config: HEARConfig) -> None:
+    codes: HEARQuantizerOutput = quantizer(samples)
+    hidden = torch.zeros(1, 50, dtype=torch.bool)
+    HEARForPreTraining(config)(samples, mask_time_indices=hidden, labels=codes.codes).loss.backward()
+    trained = HEARQuantizerForPreTraining(assert_type(quantizer.config, HEARQuantizerConfig))
+    trained(samples).loss.backward()
+    trained.anneal_temperature()
+
+
+def listen(model: HEARForAudioClassification, blocks: list[np.ndarray]) -> HEARStreamResult:
+    stream = HEARStream(model, sampling_rate=16_000, window_seconds=1)
+    for block in blocks:
+        for result in stream.push(block):
+            assert_type(result.scores, torch.Tensor)
+    assert_type(stream.seconds, float)
+    return stream.finish()
+
+
+def mistake() -> HEARConfig:
+    return HEARConfig(hidden_size="wide")  # type: ignore[arg-type]  # unused, and so an error, were it not refused
