@@ -6,6 +6,7 @@ Without files it speaks three digits in voices that the demo's training never he
 """
 
 import argparse
+import sys
 
 from transformers import pipeline
 
@@ -37,11 +38,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     classifier = pipeline("audio-classification", model=args.model, trust_remote_code=args.trust_remote_code)
-    sampling_rate = classifier.feature_extractor.sampling_rate
+    sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
     for name, audio in [(file, file) for file in args.files] or demo_clips():
-        clip = {"array": decode_audio(audio, sampling_rate), "sampling_rate": sampling_rate}
-        results = classifier(clip, top_k=args.top_k)
+        try:
+            clip = {"array": decode_audio(audio, sampling_rate), "sampling_rate": sampling_rate}
+            results = classifier(clip, top_k=args.top_k)
+        except (OSError, ValueError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            num_refused += 1
+            continue
         print(f"{name}: " + ", ".join(f"{result['label']} {result['score']:.1%}" for result in results))
+    if num_refused:
+        sys.exit(f"{num_refused} of {len(args.files)} files could not be classified.")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,13 @@ def file_blocks(path: str, sampling_rate: int) -> Iterator[np.ndarray]:
     """Blocks of a file of any rate and number of channels, which is never decoded whole."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} must be an audio file, found none: check the path.")
-    with soundfile.SoundFile(path) as file:
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{path} must be audio that soundfile reads, found none: {error.error_string} Convert it to wav or flac."
+        ) from error
+    with file:
         resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
         for block in file.blocks(file.samplerate // BLOCKS_PER_SECOND, dtype="float32", always_2d=True):
             yield resampler.resample_chunk(block.mean(axis=1))
@@ -88,10 +94,13 @@ def main(argv: list[str] | None = None) -> None:
         blocks = raw_blocks(rate) if args.source == "-" else file_blocks(args.source, rate)
 
     try:
-        print_windows(stream, blocks, labels, args.json)
-    except KeyboardInterrupt:
-        pass  # the end of a microphone
-    whole = describe(stream.finish(), labels)
+        try:
+            print_windows(stream, blocks, labels, args.json)
+        except KeyboardInterrupt:
+            pass  # the end of a microphone
+        whole = describe(stream.finish(), labels)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(str(error))
     print(json.dumps(whole) if args.json else f"{whole['end']:7.1f} s in all: {whole['label']} {whole['score']:.1%}")
 
 

@@ -1,4 +1,7 @@
-"""Damaged audio files: whatever stands in them, `decode_audio` gives a clip or a `ValueError` that names the file."""
+"""Damaged audio files: whatever stands in them, they are decoded, or refused by name, or passed over and counted.
+
+Pretraining, probing, publishing and the demo have tests of their own for this beside those here.
+"""
 
 import io
 import struct
@@ -9,7 +12,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import finetune
+import predict
+import stream
 from audio_decoding import decode_audio
+from hear_hf import HEARFeatureExtractor
+from helpers import small_model
 from pretraining_clips import ClipReader, UnusableClip
 
 RATE = 16_000
@@ -103,3 +111,55 @@ def test_an_empty_file_is_refused_by_name(tmp_path):
     (tmp_path / "empty.wav").touch()
     with pytest.raises(ValueError, match="empty.wav"):
         decode_audio(tmp_path / "empty.wav", RATE)
+
+
+BROKEN = {
+    "empty.wav": b"",
+    "zeros.wav": bytes(5_000),
+    "head.wav": CLIPS["wav"][:30],
+    "cut.ogg": CLIPS["ogg"][: len(CLIPS["ogg"]) // 20],
+    "text.mp3": b"this is no sound\n" * 40,
+    "picture.flac": b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4,
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    small_model().save_pretrained(tmp_path / "model")
+    HEARFeatureExtractor().save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def broken(tmp_path):
+    for name, content in BROKEN.items():
+        (tmp_path / name).write_bytes(content)
+    return [str(tmp_path / name) for name in BROKEN]
+
+
+def test_prediction_names_each_broken_file_and_goes_on(checkpoint, broken, tmp_path, capsys):
+    (tmp_path / "good.wav").write_bytes(CLIPS["wav"])
+    with pytest.raises(SystemExit, match=f"{len(broken)} of {len(broken) + 1} files"):
+        predict.main([checkpoint, *broken, str(tmp_path / "good.wav")])
+    printed = capsys.readouterr()
+    assert all(name in printed.err for name in BROKEN) and "good.wav: LABEL_" in printed.out
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_stream_of_a_broken_file_ends_with_a_message(checkpoint, broken, tmp_path, name):
+    with pytest.raises(SystemExit) as error:
+        stream.main([checkpoint, str(tmp_path / name)])
+    assert "must" in str(error.value)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_fine_tuning_on_a_broken_file_ends_with_its_name(tmp_path, name):
+    for label in ("one", "two"):
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / "clips" / label / f"{i}.wav").write_bytes(CLIPS["wav"])
+        (tmp_path / "clips" / label / name).write_bytes(BROKEN[name])
+    tiny = "hidden_size=12,num_hidden_layers=1,intermediate_size=8,task_hidden_size=8,task_intermediate_size=8"
+    with pytest.raises(ValueError, match=name):
+        finetune.main(["--data_dir", str(tmp_path / "clips"), "--output_dir", str(tmp_path / "run"),
+                       "--use_cpu", "True", "--disable_tqdm", "True", "--num_train_epochs", "1", "--config_overrides", tiny])  # fmt: skip

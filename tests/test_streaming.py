@@ -312,8 +312,8 @@ def test_the_script_asks_for_one_source(arguments, capsys):
 
 
 def test_the_script_says_what_is_missing(checkpoint, tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="must be an audio file, found none"):
+    with pytest.raises(SystemExit, match="must be an audio file, found none"):
         script.main([checkpoint, str(tmp_path / "none.wav")])
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(ImportError, match="--microphone needs the package sounddevice.*Install"):
+    with pytest.raises(SystemExit, match="--microphone needs the package sounddevice.*Install"):
         script.main([checkpoint, "--microphone"])
