@@ -54,7 +54,8 @@ class ModelArguments:
         default="none", metadata={"help": "The part to leave as it is; `base_model` trains the head alone."}
     )
     acoustic_learning_rate_scale: float = field(
-        default=1.0, metadata={"help": "Factor on the learning rate of the acoustic model; 0.1 to 0.3 if it is pretrained."}
+        default=1.0,
+        metadata={"help": "Factor on the learning rate of the acoustic model; 0.1 to 0.3 if it is pretrained."},
     )
     layerwise_learning_rate_decay: float = field(
         default=1.0, metadata={"help": "Further factor for each acoustic layer further down, at most 1."}

@@ -160,6 +160,7 @@ def test_fine_tuning_on_a_broken_file_ends_with_its_name(tmp_path, name):
             (tmp_path / "clips" / label / f"{i}.wav").write_bytes(CLIPS["wav"])
         (tmp_path / "clips" / label / name).write_bytes(BROKEN[name])
     tiny = "hidden_size=12,num_hidden_layers=1,intermediate_size=8,task_hidden_size=8,task_intermediate_size=8"
+    arguments = ["--data_dir", str(tmp_path / "clips"), "--output_dir", str(tmp_path / "run"), "--use_cpu", "True"]
+    arguments += ["--disable_tqdm", "True", "--num_train_epochs", "1", "--config_overrides", tiny]
     with pytest.raises(ValueError, match=name):
-        finetune.main(["--data_dir", str(tmp_path / "clips"), "--output_dir", str(tmp_path / "run"),
-                       "--use_cpu", "True", "--disable_tqdm", "True", "--num_train_epochs", "1", "--config_overrides", tiny])  # fmt: skip
+        finetune.main(arguments)
