@@ -16,7 +16,14 @@ from transformers.utils.generic import can_return_tuple
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .masking_hear import span_mask
-from .spectrogram_hear import HEARLogMel, HEARSpectrogram, in_segments, is_exporting, num_encoder_frames
+from .spectrogram_hear import (
+    HEARLogMel,
+    HEARSpectrogram,
+    at_least_float32,
+    in_segments,
+    is_exporting,
+    num_encoder_frames,
+)
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
@@ -412,7 +419,7 @@ def masked_prediction_scores(logits: torch.Tensor, labels: torch.Tensor, hidden:
     """Mean cross entropy and accuracy over the hidden frames, and their number; 0 where there are none."""
     labels = labels.masked_fill(~hidden, -100)
     num_masked = (labels != -100).sum()
-    total = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    total = nn.functional.cross_entropy(at_least_float32(logits).flatten(0, 1), labels.flatten(), reduction="sum")
     num_right = (logits.argmax(-1) == labels).sum()
     return total / num_masked.clamp(min=1), num_right / num_masked.clamp(min=1), num_masked
 
@@ -472,7 +479,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             return_dict=True,
         )
         logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits.float(), self.config)
+        loss = None if labels is None else self.loss_function(labels, at_least_float32(logits), self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

@@ -16,7 +16,7 @@ from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLaye
 from .configuration_hear import HEARQuantizerConfig
 from .masking_hear import share_mask  # noqa: F401  (as below)
 from .modeling_hear import HEARPreTrainedModel, all_valid
-from .spectrogram_hear import HEARLogMel
+from .spectrogram_hear import HEARLogMel, at_least_float32
 from .task_model_hear import HEARTaskModel  # noqa: F401  (of local remote code 5.4 copies only what this file names)
 
 
@@ -308,10 +308,13 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         valid, log_mel = quantized.frame_mask, log_mel[:, : 2 * quantized.codes.shape[1]]
         reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), valid)
 
-        losses = {"reconstruction_loss": valid_mean((reconstruction.float() - log_mel).square().mean(-1), valid)}
+        losses = {
+            "reconstruction_loss": valid_mean((at_least_float32(reconstruction) - log_mel).square().mean(-1), valid)
+        }
         if teacher_hidden_states is not None:
-            teacher = teacher_hidden_states.float().masked_fill(~valid.unsqueeze(-1), 0.0)  # NaN has NaN gradients
-            similarity = nn.functional.cosine_similarity(prediction.float(), teacher, dim=-1)
+            teacher = at_least_float32(teacher_hidden_states)
+            teacher = teacher.masked_fill(~valid.unsqueeze(-1), 0.0)  # NaN has NaN gradients
+            similarity = nn.functional.cosine_similarity(at_least_float32(prediction), teacher, dim=-1)
             losses["distillation_loss"] = valid_mean(1 - similarity, valid)
         losses["diversity_loss"] = diversity_loss(quantized.logits, valid)
         perplexity, usage = code_statistics(count_codes(quantized.codes, self.config.codebook_size))
@@ -349,7 +352,7 @@ def valid_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 def diversity_loss(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Squared distance of the mean code probabilities over the valid frames from equal ones."""
-    probs = logits.float().softmax(-1) * valid.unsqueeze(-1)
+    probs = at_least_float32(logits).softmax(-1) * valid.unsqueeze(-1)
     mean_probs = probs.sum((0, 1)) / valid.sum()
     return (mean_probs - 1 / logits.shape[-1]).square().sum()
 

@@ -291,6 +291,11 @@ def fourier_transform(
     return nn.functional.conv1d(samples.unsqueeze(1), kernels.unsqueeze(1), stride=hop_length).chunk(2, dim=1)
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, for sums and logarithms; float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def floored_log(power: torch.Tensor) -> torch.Tensor:
     """ln(power + LOG_FLOOR) - ln(LOG_FLOOR): the normalisation takes the shift out again.
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .configuration_hear import HEARConfig
-from .spectrogram_hear import at_once
+from .spectrogram_hear import at_least_float32, at_once
 
 POOLING_EPS = 1e-8
 
@@ -92,8 +92,9 @@ def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_le
         segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
         batch_size, num_frames, width = hidden_states.shape
         num_segments = -(-num_frames // segment_length)
-        moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=torch.float32)
-        counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=torch.float32)
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=dtype)
+        counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=dtype)
         for i, segment in enumerate(segments):
             counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
         means, maxima, squares = moments
@@ -107,7 +108,7 @@ def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_le
 
 def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Count (B, 1), and (B, D) each: mean, maximum and sum of squares about the mean of the valid frames."""
-    hidden_states, weights = hidden_states.float(), valid.unsqueeze(-1)
+    hidden_states, weights = at_least_float32(hidden_states), valid.unsqueeze(-1)
     count = weights.sum(1)
     mean = (hidden_states * weights).sum(1) / count.clamp(min=1)
     maximum = hidden_states.masked_fill(~weights, torch.finfo(hidden_states.dtype).min).amax(1)
