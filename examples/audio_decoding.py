@@ -14,6 +14,7 @@ import soxr
 
 # Beyond any decoder's overshoot: samples this large were never divided by their integer range.
 MAX_PEAK = 16.0
+BLOCK_FRAMES = 2**20
 
 
 def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
@@ -75,8 +76,11 @@ def _read_encoded(encoded: bytes | None, name: str) -> tuple[np.ndarray, int]:
         raise FileNotFoundError(f"{name} must be an audio file, found none: check the path and the folder it is from.")
     try:
         source = name if encoded is None else io.BytesIO(encoded)
-        samples, source_rate = soundfile.read(source, dtype="float32", always_2d=True)
-        return samples.T, source_rate
+        with soundfile.SoundFile(source) as file:
+            blocks = []  # for the length that the head of a broken file declares may be any
+            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                blocks.append(block)
+            return np.concatenate(blocks or [np.zeros((0, file.channels), np.float32)]).T, file.samplerate
     except soundfile.LibsndfileError as error:
         soundfile_error = error
     try:

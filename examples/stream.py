@@ -36,7 +36,7 @@ def file_blocks(path: str, sampling_rate: int) -> Iterator[np.ndarray]:
         ) from error
     with file:
         resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
-        for block in file.blocks(file.samplerate // BLOCKS_PER_SECOND, dtype="float32", always_2d=True):
+        while len(block := file.read(file.samplerate // BLOCKS_PER_SECOND, dtype="float32", always_2d=True)):
             yield resampler.resample_chunk(block.mean(axis=1))
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 

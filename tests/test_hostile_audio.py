@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import finetune
@@ -67,8 +67,13 @@ def damaged(draw):
     return bytes(content), suffix
 
 
+HUGE = bytearray(CLIPS["flac"])
+HUGE[21:26] = b"\x0f\xff\xff\xff\xff"  # the head's number of samples: almost 2**36
+
+
 @settings(max_examples=300, deadline=None)
 @given(damaged())
+@example((bytes(HUGE), "flac"))
 def test_a_damaged_file_is_decoded_or_refused_by_name(case):
     content, suffix = case
     decoded_or_refused(content, f"broken.{suffix}")
