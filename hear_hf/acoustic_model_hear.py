@@ -4,7 +4,9 @@ Shapes: B batch, T spectrogram frames (10 ms), n = T // 2 encoder frames (20 ms)
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import nn
@@ -16,7 +18,8 @@ from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .spectrogram_hear import is_exporting
 
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
-QUERIES_PER_PASS = 150  # of a float32 window on the CPU: fewer distances for each, and scores that fit the cache
+PACKED_FRAMES = 600  # the same where windows are packed: as many as two
+PACKED_QUERIES = 100  # of a packed float32 window at once: fewer distances for each, and scores that fit the cache
 MIN_RAMP = 1e-3
 MIN_WINDOW_WEIGHT = 1e-8
 
@@ -42,16 +45,27 @@ def keys_to_distances(probs: torch.Tensor) -> torch.Tensor:
     return flat.unflatten(-1, (m, m + n))
 
 
+class HEARPairConv(nn.Conv1d):
+    """A convolution over pairs of frames, (B, T, mel) -> (B, n, D); an odd last frame is dropped.
+
+    Computed as the linear layer that it is: faster on a CPU, where oneDNN would compile and keep a kernel a length.
+    """
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        num_pairs = frames.shape[1] // 2
+        pairs = frames[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2)).flatten(2)  # (B, T, mel) -> (B, n, 2 * mel)
+        return nn.functional.linear(pairs, self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
 class HEARFeatureEncoder(nn.Module):
     """Two mel frames -> one encoder frame."""
 
     def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
-        self.conv = nn.Conv1d(config.num_mel_bins, config.hidden_size, kernel_size=2, stride=2)
+        self.conv = HEARPairConv(config.num_mel_bins, config.hidden_size, kernel_size=2, stride=2)
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.conv(log_mel.transpose(1, 2))  # (B, T, mel) -> (B, D, n)
-        return nn.functional.relu(hidden_states).transpose(1, 2)  # (B, D, n) -> (B, n, D)
+        return nn.functional.relu(self.conv(log_mel))
 
 
 class HEARAttention(nn.Module):
@@ -72,32 +86,38 @@ class HEARAttention(nn.Module):
         self.relative_values = nn.Parameter(torch.zeros(2 * config.window_length, self.head_dim))
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        window_lengths: list[int] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, n, D) -> the same shape, and the probabilities (B, H, n, n), or `None` of packed windows."""
         heads = (*hidden_states.shape[:-1], self.num_heads, self.head_dim)
         query = self.q_proj(hidden_states).view(heads) / math.sqrt(self.head_dim)
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)  # (B, n, H, d) -> (B, H, n, d)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
-        output, weights = self.attend_in_blocks(query, key, value, attention_mask)
+        if window_lengths is None:
+            output, weights = self.attend(query, 0, key, value, attention_mask)
+        else:
+            output, weights = self.attend_within_windows(query, key, value, window_lengths), None
         return self.out_proj(output.flatten(2)), weights
 
-    def attend_in_blocks(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As [`HEARAttention.attend`] for all queries, where it pays in blocks: (B, n, H, d) and (B, H, n, n).
-
-        Not where gradients are recorded, which joined probabilities would not get.
-        """
-        pays = query.device.type == "cpu" and query.dtype == torch.float32
-        if not pays or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.attend(query, 0, key, value, attention_mask)
-        blocks = [
-            self.attend(block, i * QUERIES_PER_PASS, key, value, attention_mask)
-            for i, block in enumerate(query.split(QUERIES_PER_PASS, dim=1))
-        ]
-        outputs, weights = zip(*blocks, strict=True)
-        return torch.cat(outputs, dim=1), torch.cat(weights, dim=2)
+    def attend_within_windows(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window_lengths: list[int]
+    ) -> torch.Tensor:
+        """As [`HEARAttention.attend`] for windows of these lengths that lie one after another in a single row."""
+        output, start = torch.empty_like(query), 0
+        for length, windows in groupby(window_lengths):
+            shape = (sum(1 for _ in windows), length)
+            rows = slice(start, start := start + math.prod(shape))
+            result, queries = (part[0, rows].unflatten(0, shape) for part in (output, query))
+            keys, values = (part[0, :, rows].unflatten(1, shape).transpose(0, 1) for part in (key, value))
+            step = PACKED_QUERIES if query.dtype == torch.float32 else length
+            for first in range(0, length, step):
+                block = slice(first, first + step)
+                result[:, block], _ = self.attend(queries[:, block], first, keys, values, None)
+        return output
 
     def attend(
         self,
@@ -155,9 +175,12 @@ class HEARLayer(GradientCheckpointingLayer):
         self.feed_forward = HEARFeedForward(config)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        attended, weights = self.attention(self.attention_layer_norm(hidden_states), attention_mask)
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        window_lengths: list[int] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.attention(self.attention_layer_norm(hidden_states), attention_mask, window_lengths)
         hidden_states = hidden_states + attended
         return hidden_states + self.feed_forward(self.feed_forward_layer_norm(hidden_states)), weights
 
@@ -187,6 +210,15 @@ class FrameMasks:
         if self.hidden_features is not None:
             hidden_states = hidden_states.masked_fill(self.hidden_features.unsqueeze(1), 0.0)
         return hidden_states
+
+
+@dataclass
+class Window:
+    """The frames `start` to `stop` of a `clip`."""
+
+    clip: int
+    start: int
+    stop: int
 
 
 @dataclass
@@ -227,21 +259,31 @@ class HEARWindowedLayers(nn.Module):
     ) -> BaseModelOutput:
         """`inputs` (batch_size, inputs_per_frame * num_frames, .) -> states (batch_size, num_frames, D)."""
         masks = FrameMasks() if masks is None else masks
-        fits = not is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length
-        encode = self.encode if fits else self.encode_windows
-        states, attentions = encode(inputs, masks, output_attentions, output_hidden_states)
+        if not output_attentions and can_be_packed(inputs, masks):
+            states, attentions = self.encode_packed(inputs, masks.valid, output_hidden_states), []
+        elif not is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length:
+            states, attentions = self.encode(inputs, masks, output_attentions, output_hidden_states)
+        else:
+            states, attentions = self.encode_windows(inputs, masks, output_attentions, output_hidden_states)
         return BaseModelOutput(
             last_hidden_state=states[-1],
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def encode(self, inputs: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool):
+    def encode(
+        self,
+        inputs: torch.Tensor,
+        masks: FrameMasks,
+        output_attentions: bool,
+        output_hidden_states: bool,
+        window_lengths: list[int] | None = None,
+    ):
         """One window: lists of all hidden states (or the last alone) and of the attention probabilities."""
         hidden_states = masks.hide(self.embed(inputs))
         states, attentions = [hidden_states], []
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, masks.valid)
+            hidden_states, weights = layer(hidden_states, masks.valid, window_lengths)
             states = [*states, hidden_states] if output_hidden_states else [hidden_states]
             if output_attentions:
                 attentions.append(weights)
@@ -275,6 +317,42 @@ class HEARWindowedLayers(nn.Module):
         total = total.clamp(min=MIN_WINDOW_WEIGHT)
         return [state.div_(total) for state in merged], list(zip(*attentions, strict=True))
 
+    def encode_packed(
+        self, inputs: torch.Tensor, valid: torch.Tensor | None, output_hidden_states: bool
+    ) -> list[torch.Tensor]:
+        """As [`HEARWindowedLayers.encode_windows`], with several windows in one row and no padding among them.
+
+        The matrices are larger, and a clip costs its own length. Frames past a clip's end become zero.
+        """
+        batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
+        lengths = [num_frames] * batch_size if valid is None else valid.sum(-1).tolist()
+        merged: list[torch.Tensor] = []
+        ramp = self.window_ramp(inputs.device)
+        total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)
+        for windows in packs([window for clip in enumerate(lengths) for window in self.clip_windows(*clip)]):
+            row = torch.cat([self.window_inputs(inputs, window) for window in windows]).unsqueeze(0)
+            window_lengths = [window.stop - window.start for window in windows]
+            states, _ = self.encode(row, FrameMasks(), False, output_hidden_states, window_lengths)
+
+            merged = merged or [state.new_zeros(batch_size, num_frames, state.shape[-1]) for state in states]
+            for window, *parts in zip(windows, *(state[0].split(window_lengths) for state in states), strict=True):
+                place = window.clip, slice(window.start, window.stop)
+                alone = lengths[window.clip] <= self.window_length
+                weight = 1.0 if alone else ramp[: window.stop - window.start]
+                total[place] += weight
+                for whole, part in zip(merged, parts, strict=True):
+                    whole[place] += (weight * part).to(part.dtype)
+        total = total.clamp(min=MIN_WINDOW_WEIGHT)
+        return [state.div_(total) for state in merged]
+
+    def clip_windows(self, clip: int, num_frames: int) -> list[Window]:
+        """The windows of a clip that bring new frames."""
+        starts = range(0, max(1, num_frames - self.window_overlap), self.stride)
+        return [Window(clip, start, min(start + self.window_length, num_frames)) for start in starts]
+
+    def window_inputs(self, inputs: torch.Tensor, window: Window) -> torch.Tensor:
+        return inputs[window.clip, self.inputs_per_frame * window.start : self.inputs_per_frame * window.stop]
+
     def window_groups(self, num_frames: int) -> list[WindowGroup]:
         """The windows that bring new frames, those of full length in groups, the last one by itself."""
         length, stride = self.window_length, self.stride
@@ -303,12 +381,7 @@ class HEARWindowedLayers(nn.Module):
 
     def window_weights(self, group: WindowGroup, frames: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         """Raised-cosine ramps at both ends, (1 or B, W, L, 1); 0 for a clip to which a window brings no frame."""
-        ramp = torch.linspace(0, 1, self.window_overlap, device=frames.device)
-        ramp = (0.5 - 0.5 * torch.cos(math.pi * ramp)).clamp(min=MIN_RAMP)
-        weight = torch.ones(self.window_length, device=frames.device)
-        weight[: self.window_overlap] = ramp
-        weight[self.window_length - self.window_overlap :] = ramp.flip(0)
-        weight = weight[: group.length, None].expand(1, group.count, -1, 1)
+        weight = self.window_ramp(frames.device)[: group.length].expand(1, group.count, -1, 1)
         if is_exporting():
             weight = weight * group.weight
         if valid is None:
@@ -316,6 +389,39 @@ class HEARWindowedLayers(nn.Module):
         starts = frames[:, 0]
         num_known = torch.where(starts > 0, starts + self.window_overlap, 0)
         return weight * (valid.sum(-1, keepdim=True) > num_known)[..., None, None]
+
+    def window_ramp(self, device: torch.device) -> torch.Tensor:
+        """The weights of a whole window's frames, (L, 1)."""
+        ramp = torch.linspace(0, 1, self.window_overlap, device=device)
+        ramp = (0.5 - 0.5 * torch.cos(math.pi * ramp)).clamp(min=MIN_RAMP)
+        weight = torch.ones(self.window_length, device=device)
+        weight[: self.window_overlap] = ramp
+        weight[self.window_length - self.window_overlap :] = ramp.flip(0)
+        return weight.unsqueeze(-1)
+
+
+def can_be_packed(inputs: torch.Tensor, masks: FrameMasks) -> bool:
+    """Whether lengths may be asked for, which a GPU would have to wait for and a graph cannot.
+
+    Only for inference: gradients of many small pieces would cost more than the packing saves.
+    """
+    plain = masks.hidden_time is None and masks.hidden_features is None
+    return plain and inputs.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
+def packs(windows: list[Window]) -> Iterator[list[Window]]:
+    """Windows in groups of at most `PACKED_FRAMES` frames, or of one window."""
+    group: list[Window] = []
+    num_frames = 0
+    for window in windows:
+        length = window.stop - window.start
+        if group and num_frames + length > PACKED_FRAMES:
+            yield group
+            group, num_frames = [], 0
+        group.append(window)
+        num_frames += length
+    if group:
+        yield group
 
 
 class HEARAcousticModel(HEARWindowedLayers):

@@ -37,8 +37,8 @@ class HEARModelOutput(ModelOutput):
             Output of the task model, one vector per 20 ms.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, 3 * task_hidden_size)`):
             Mean, maximum and standard deviation of `last_hidden_state` over each clip's valid frames.
-        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
-            Output of the acoustic model.
+        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`, *optional*):
+            Output of the acoustic model, unless `output_acoustic_hidden_states=False`.
         frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
             True where a frame belongs to the clip, False where it is padding.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
@@ -258,6 +258,7 @@ class HEARModel(HEARAcousticEncoder):
         mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_acoustic_hidden_states: bool = True,
         return_dict: bool | None = None,
     ) -> HEARModelOutput:
         r"""
@@ -270,6 +271,8 @@ class HEARModel(HEARAcousticEncoder):
                 True = frame hidden from the acoustic model.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
+            output_acoustic_hidden_states (`bool`, *optional*, defaults to `True`):
+                Whether to return the acoustic model's output. Without it an hour takes 276 MB less.
             return_dict (`bool`, *optional*): Whether to return a [`HEARModelOutput`] rather than a tuple.
 
         Raises:
@@ -282,20 +285,26 @@ class HEARModel(HEARAcousticEncoder):
         log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
         acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
         del log_mel  # 180 MB of an hour
-        integrated, attentions = self.integrate(acoustic.last_hidden_state, log_power, valid, output_attentions)
+        overwrites = not (output_acoustic_hidden_states or output_hidden_states or torch.is_grad_enabled())
+        integrated, attentions = self.integrate(
+            acoustic.last_hidden_state, log_power, valid, output_attentions, overwrites
+        )
         valid = all_valid(integrated) if valid is None else valid
 
         return HEARModelOutput(
             last_hidden_state=integrated,
             pooler_output=pool_statistics(integrated, valid, self.config.max_position_embeddings).to(integrated.dtype),
-            acoustic_hidden_states=acoustic.last_hidden_state,
+            acoustic_hidden_states=acoustic.last_hidden_state if output_acoustic_hidden_states else None,
             frame_mask=valid,
             hidden_states=(*acoustic.hidden_states, integrated) if output_hidden_states else None,
             attentions=(*acoustic.attentions, attentions) if output_attentions else None,
         )
 
-    def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions):
-        """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size)."""
+    def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions, overwrites=False):
+        """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size).
+
+        Where it `overwrites`, the result of a long clip may take the place of its acoustic hidden states.
+        """
         num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
         if is_exporting() or (torch.compiler.is_compiling() and num_frames > length):
             return self.integrate_in_one_graph(acoustic_hidden_states, log_power, valid, output_attentions)
@@ -309,7 +318,9 @@ class HEARModel(HEARAcousticEncoder):
             attentions.append(weights)
             return (output,)
 
-        (integrated,) = in_segments(compute, num_frames, length)
+        fits = acoustic_hidden_states.shape[-1] == self.config.task_hidden_size
+        place = (acoustic_hidden_states,) if overwrites and fits else ()
+        (integrated,) = in_segments(compute, num_frames, length, place)
         return integrated, attentions[0] if num_frames <= length else tuple(attentions)
 
     def integrate_in_one_graph(self, acoustic_hidden_states, log_power, valid, output_attentions):
@@ -476,6 +487,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             attention_mask=attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            output_acoustic_hidden_states=False,
             return_dict=True,
         )
         logits = self.classifier(outputs.pooler_output)

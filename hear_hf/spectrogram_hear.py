@@ -17,7 +17,8 @@ MEL_WIN_LENGTH = MEL_SAMPLING_RATE // 40  # 400 samples = 25 ms
 MEL_MAX_FREQUENCY = 8_000  # Hz
 LOG_FLOOR = 1e-6
 STD_FLOOR = 1e-6
-FRAMES_PER_SEGMENT = 3_000  # 30 s: an hour's log-power alone would be 740 MB
+FRAMES_AT_ONCE = 3_000  # 30 s: an hour's log-power alone would be 740 MB
+FRAMES_PER_SEGMENT = 500  # of a longer clip
 
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from torch 2.7 on
 
@@ -179,20 +180,16 @@ class HEARLogMel(nn.Module):
         mel_clips = self.resampled(clips)
 
         def compute(start, stop):
-            return (floored_log(self.mel_power(mel_clips, start, stop) @ self.mel_filters),)
+            return with_moments(floored_log(self.mel_power(mel_clips, start, stop) @ self.mel_filters))
 
-        (log_mel,) = in_segments(compute, num_frames, FRAMES_PER_SEGMENT)
-        return (self.normalised(log_mel, mask),)
+        log_mel, moments = in_segments(compute, num_frames, segment_length(num_frames))
+        return (normalised_in_place(log_mel, *clip_moments(moments, mask)),)
 
     def resampled(self, clips: HEARClips) -> HEARClips:
         return clips.resample(self.resampling_kernel, self.source_rate) if self.resamples else clips
 
     def mel_power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, MEL_N_FFT, MEL_HOP_LENGTH, self.mel_window)
-
-    def normalised(self, log_mel: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        mean, std = clip_moments(frame_moments(log_mel), mask)
-        return (log_mel - mean).div_(std + STD_FLOOR)
 
 
 class HEARSpectrogram(HEARLogMel):
@@ -220,15 +217,16 @@ class HEARSpectrogram(HEARLogMel):
             power = self.power(clips, start, stop)
             mel_power = power if self.shares_stft else self.mel_power(mel_clips, start, stop)
             log_power = floored_log(power)
-            return floored_log(mel_power @ self.mel_filters), frame_moments(log_power)
+            return *with_moments(floored_log(mel_power @ self.mel_filters)), frame_moments(log_power)
 
         def compute_log_power(start, stop):
-            if log_power is not None and at_once(num_frames, FRAMES_PER_SEGMENT):
+            if log_power is not None and at_once(num_frames, FRAMES_AT_ONCE):
                 return log_power[:, start:stop]
             return floored_log(self.power(clips, start, stop))
 
-        log_mel, power_moments = in_segments(compute, num_frames, FRAMES_PER_SEGMENT)
-        return self.normalised(log_mel, mask), HEARLogPower(compute_log_power, *clip_moments(power_moments, mask))
+        log_mel, mel_moments, power_moments = in_segments(compute, num_frames, segment_length(num_frames))
+        log_mel = normalised_in_place(log_mel, *clip_moments(mel_moments, mask))
+        return log_mel, HEARLogPower(compute_log_power, *clip_moments(power_moments, mask))
 
     def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
@@ -238,7 +236,7 @@ def hides_nothing(attention_mask: torch.Tensor) -> bool:
     """Whether a mask may be left out, which is faster. A GPU would have to wait for the answer, a graph cannot ask."""
     if attention_mask.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return bool(attention_mask.all())
+    return bool(attention_mask.min() > 0)  # `all` would copy it
 
 
 def at_once(num_frames: int, length: int) -> bool:
@@ -246,14 +244,20 @@ def at_once(num_frames: int, length: int) -> bool:
     return torch.compiler.is_compiling() or num_frames <= length
 
 
-def in_segments(compute, num_frames: int, length: int) -> tuple[torch.Tensor, ...]:
+def segment_length(num_frames: int) -> int:
+    return FRAMES_AT_ONCE if at_once(num_frames, FRAMES_AT_ONCE) else FRAMES_PER_SEGMENT
+
+
+def in_segments(
+    compute, num_frames: int, length: int, joined: tuple[torch.Tensor, ...] = ()
+) -> tuple[torch.Tensor, ...]:
     """Joins what `compute(start, stop)` gives, tensors (B, stop - start, ...), for the segments of `length` frames.
 
-    Filled in place: segments that stay between freed ones would fragment the heap, by a gigabyte in an hour.
+    Filled in place, in `joined` where that is given: segments that stay between freed ones would fragment the heap, by
+    a gigabyte in an hour.
     """
     if at_once(num_frames, length):
         return compute(0, num_frames)
-    joined: tuple[torch.Tensor, ...] = ()
     for start in range(0, num_frames, length):
         stop = min(start + length, num_frames)
         parts = compute(start, stop)
@@ -275,7 +279,7 @@ def power_spectrogram(
             samples, n_fft, hop_length, len(window), window, center=False, onesided=True, return_complex=True
         )
         real, imag = torch.view_as_real(spectrum).unbind(-1)
-    return (real.square() + imag.square()).transpose(1, 2)  # (B, F, T) -> (B, T, F)
+    return real.square().add_(imag.square()).transpose(1, 2)  # (B, F, T) -> (B, T, F)
 
 
 def fourier_transform(
@@ -301,13 +305,22 @@ def floored_log(power: torch.Tensor) -> torch.Tensor:
 
     Silence is then exactly 0, and its rounding errors are not blown up by a division by a vanishing deviation.
     """
-    return (power / LOG_FLOOR).log1p()
+    return (power / LOG_FLOOR).log1p_()
 
 
 def frame_moments(frames: torch.Tensor) -> torch.Tensor:
     """Mean and variance of each frame over its bins: (B, T, F) -> (B, T, 2)."""
     mean = frames.mean(-1, keepdim=True)  # `torch.var_mean` takes six times as long
     return torch.cat([mean, (frames - mean).square().mean(-1, keepdim=True)], dim=-1)
+
+
+def with_moments(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return frames, frame_moments(frames)
+
+
+def normalised_in_place(frames: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """An hour's log-mel is 180 MB: no copy of it."""
+    return frames.sub_(mean).div_(std + STD_FLOOR)
 
 
 def clip_moments(moments: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -197,7 +197,7 @@ class HEARStream:
 
     def _pool(self, samples: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Statistics, (1, 3D), and number of the frames of the dropped audio and of `samples` after it."""
-        outputs = self.model.hear(samples[None].to(self.model.device))
+        outputs = self.model.hear(samples[None].to(self.model.device), output_acoustic_hidden_states=False)
         last = outputs.pooler_output, outputs.last_hidden_state.shape[1]
         return last if self._pooled is None else join_pooled(self._pooled, last)
 

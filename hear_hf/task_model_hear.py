@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
 
 from .configuration_hear import HEARConfig
 from .spectrogram_hear import at_least_float32, at_once
@@ -22,12 +23,14 @@ class HEARSpectrogramMixture(nn.Module):
         self.gate = nn.Linear(config.hidden_size, config.hidden_size)
         self.spectrum = nn.Linear(2 * (config.n_fft // 2 + 1), config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # Written out in Python: of PyTorch's own oneDNN would compile and keep a kernel for each length on a CPU.
+        self.activation = ACT2FN["gelu_python"]
         self.output = nn.Linear(2 * config.hidden_size, config.task_hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, log_power: torch.Tensor) -> torch.Tensor:
         pairs = log_power.unflatten(1, (-1, 2)).transpose(2, 3).flatten(2)  # (B, 2n, F) -> (B, n, 2F), bin-major
         spectrum = self.spectrum(pairs) * self.gate(hidden_states).sigmoid()
-        spectrum = nn.functional.gelu(self.layer_norm(spectrum))
+        spectrum = self.activation(self.layer_norm(spectrum))
         return self.output(torch.cat([hidden_states, spectrum], dim=-1))
 
 

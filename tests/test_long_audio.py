@@ -6,13 +6,12 @@ import torch
 from hear_hf import acoustic_model_hear, spectrogram_hear
 from hear_hf.acoustic_model_hear import FrameMasks
 from hear_hf.spectrogram_hear import frame_mask
-from helpers import noise, ragged_batch, samples_of
+from helpers import noise, ragged_batch, samples_of, small_model
 
 CLIPS = [noise(samples_of(400)), noise(samples_of(403) + 100), noise(samples_of(35))]
 
 
 @pytest.mark.parametrize("windows_per_pass", [1, 2, 5, 17])
-@torch.no_grad()
 def test_the_number_of_windows_per_pass_does_not_matter(model, monkeypatch, windows_per_pass):
     batch = ragged_batch(CLIPS)
     monkeypatch.setattr(acoustic_model_hear, "WINDOWS_PER_PASS", 1000)
@@ -26,6 +25,7 @@ def test_the_number_of_windows_per_pass_does_not_matter(model, monkeypatch, wind
 def test_the_front_end_s_segments_do_not_matter(model, monkeypatch, frames_per_segment):
     batch = ragged_batch(CLIPS)
     single_pass = model(*batch, output_hidden_states=True)
+    monkeypatch.setattr(spectrogram_hear, "FRAMES_AT_ONCE", 0)
     monkeypatch.setattr(spectrogram_hear, "FRAMES_PER_SEGMENT", frames_per_segment)
     outputs = model(*batch, output_hidden_states=True)
     torch.testing.assert_close(outputs.logits, single_pass.logits, rtol=0, atol=1e-5)
@@ -79,6 +79,18 @@ def test_padding_by_whole_windows_leaves_no_trace(model):
     expected = model.hear.acoustic_model(log_mel).last_hidden_state
     hidden_states = model.hear.acoustic_model(padded, masks).last_hidden_state[:, :70]
     torch.testing.assert_close(hidden_states, expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hidden_states_that_nobody_wants_are_overwritten_and_others_kept():
+    model = small_model(task_hidden_size=48)  # as wide as the acoustic model
+    batch = ragged_batch(CLIPS)
+    expected = model.hear(*batch, output_hidden_states=True)
+    outputs = model.hear(*batch, output_acoustic_hidden_states=False)
+    assert outputs.acoustic_hidden_states is None
+    torch.testing.assert_close(outputs.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-5)
+    kept = model.hear(*batch, output_hidden_states=True, output_acoustic_hidden_states=False).hidden_states
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, expected.hidden_states, strict=True))
 
 
 def test_a_long_clip_trains(model):
