@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 FOLDERS = ("benchmarks", "conversion", "docs", "examples", "tests")
 
-ONNX = {ROOT / "examples" / name for name in ("export_onnx.py", "run_onnx.py")}
+ONNX = {ROOT / "examples" / name for name in ("export_onnx.py", "run_onnx.py", "score_onnx.py")}
 DEMO = {ROOT / "examples" / "spoken_digits.py"}
 SCRIPTS = {  # by the extra that is enough to run them
     "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/*.py")},
