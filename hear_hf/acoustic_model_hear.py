@@ -20,6 +20,7 @@ from .spectrogram_hear import is_exporting
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
 PACKED_FRAMES = 600  # the same where windows are packed: as many as two
 PACKED_QUERIES = 100  # of a packed float32 window at once: fewer distances for each, and scores that fit the cache
+EXPORTED_BLOCKS = 3  # of the queries in a graph, for the same reason
 MIN_RAMP = 1e-3
 MIN_WINDOW_WEIGHT = 1e-8
 
@@ -75,6 +76,7 @@ class HEARAttention(nn.Module):
         super().__init__()
         width, self.num_heads = config.hidden_size, config.num_attention_heads
         self.head_dim = width // self.num_heads
+        self.zero_distance = config.window_length  # its row of the tables
         self.dropout = config.attention_dropout
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
@@ -97,10 +99,15 @@ class HEARAttention(nn.Module):
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)  # (B, n, H, d) -> (B, H, n, d)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
-        if window_lengths is None:
-            output, weights = self.attend(query, 0, key, value, attention_mask)
-        else:
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, None, None, :]
+        if window_lengths is not None:
             output, weights = self.attend_within_windows(query, key, value, window_lengths), None
+        elif is_exporting():
+            output, weights = self.attend_in_blocks(query, key, value, attention_mask)
+        else:
+            tables = self.relative_tables(0, query.shape[1], key.shape[2])
+            output, weights = self.attend(query, key, value, *tables, attention_mask)
         return self.out_proj(output.flatten(2)), weights
 
     def attend_within_windows(
@@ -115,37 +122,65 @@ class HEARAttention(nn.Module):
             keys, values = (part[0, :, rows].unflatten(1, shape).transpose(0, 1) for part in (key, value))
             step = PACKED_QUERIES if query.dtype == torch.float32 else length
             for first in range(0, length, step):
-                block = slice(first, first + step)
-                result[:, block], _ = self.attend(queries[:, block], first, keys, values, None)
+                block = queries[:, first : first + step]
+                tables = self.relative_tables(first, block.shape[1], length)
+                result[:, first : first + step], _ = self.attend(block, keys, values, *tables, None)
         return output
+
+    def attend_in_blocks(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As [`HEARAttention.attend`] for all queries of a window, in blocks that stand side by side in one graph.
+
+        Each block has fewer distances. The last one is padded, and its padding may ask for distances beyond the table.
+        """
+        num_queries, num_keys, num_blocks = query.shape[1], key.shape[2], EXPORTED_BLOCKS
+        size = (num_queries + num_blocks - 1) // num_blocks
+        query = nn.functional.pad(query, (0, 0, 0, 0, 0, num_blocks * size - num_queries))
+        starts = size * torch.arange(num_blocks, device=query.device)
+        distances = torch.arange(size + num_keys, device=query.device) - size - starts[:, None]
+        rows = (distances + self.zero_distance).clamp(0, 2 * self.zero_distance - 1)
+        keys_by_block = nn.functional.embedding(rows, self.relative_keys).unsqueeze(1)  # (blocks, 1, m + n, d)
+        values_by_block = nn.functional.embedding(rows, self.relative_values).unsqueeze(1)
+        if attention_mask is not None:
+            attention_mask = attention_mask.unsqueeze(1)
+        blocks = query.unflatten(1, (num_blocks, size))
+        output, weights = self.attend(
+            blocks, key.unsqueeze(1), value.unsqueeze(1), keys_by_block, values_by_block, attention_mask
+        )
+        weights = weights.transpose(1, 2).flatten(2, 3)  # (B, blocks, H, m, n) -> (B, H, blocks * m, n)
+        return output.flatten(1, 2)[:, :num_queries], weights[:, :, :num_queries]
 
     def attend(
         self,
         query: torch.Tensor,
-        start: int,
         key: torch.Tensor,
         value: torch.Tensor,
+        relative_keys: torch.Tensor,
+        relative_values: torch.Tensor,
         attention_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output (B, m, H, d) and probabilities (B, H, m, n) of the m queries (B, m, H, d) from frame `start` on."""
-        relative_keys, relative_values = self.relative_tables(start, query.shape[1], key.shape[2])
+        """Output (B, m, H, d) and probabilities (B, H, m, n) of m queries (B, m, H, d), keys and values (B, H, n, d).
+
+        The tables, (m + n, d), hold the distances from one below the last query's to key 0 on.
+        """
         scale = 1 / math.sqrt(self.head_dim)
-        content = (query + self.content_bias * scale).transpose(1, 2) @ key.transpose(2, 3)
-        position = (query + self.position_bias * scale).transpose(1, 2) @ relative_keys.t()
+        content = (query + self.content_bias * scale).transpose(-3, -2) @ key.transpose(-2, -1)
+        position = (query + self.position_bias * scale).transpose(-3, -2) @ relative_keys.transpose(-2, -1)
         scores = content + distances_to_keys(position)
         if attention_mask is not None:
             # The least finite number, not -inf: a clip without a valid frame in this window must not become NaN.
-            scores = scores.masked_fill(~attention_mask[:, None, None, :], torch.finfo(scores.dtype).min)
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
 
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
         probs = nn.functional.dropout(weights, p=self.dropout, training=self.training)
         output = probs @ value + keys_to_distances(probs) @ relative_values
-        return output.transpose(1, 2), weights
+        return output.transpose(-3, -2), weights
 
     def relative_tables(self, start: int, num_queries: int, num_keys: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows of the distances from one below the last query's to key 0, each (m + n, d)."""
-        zero = self.relative_keys.shape[0] // 2
-        rows = slice(zero - start - num_queries, zero - start + num_keys)
+        zero = self.zero_distance - start
+        rows = slice(zero - num_queries, zero + num_keys)
         return self.relative_keys[rows], self.relative_values[rows]
 
 
