@@ -155,7 +155,8 @@ def test_saved_folders_load_without_the_package(saved, tmp_path):
     inputs = HEARFeatureExtractor()([clip, clip[:5000]], sampling_rate=16_000, padding=True, return_tensors="pt")
     for folder, auto_class, output, part, tolerance in LOADS:
         found = np.load(tmp_path / f"{folder}-{auto_class}.npy")
-        expected = saved[folder].get_submodule(part)(**inputs)[output].detach().numpy()
+        with torch.no_grad():  # as there: what stands at padding differs where gradients are recorded
+            expected = saved[folder].get_submodule(part)(**inputs)[output].numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"{folder} {auto_class}")
         again = tmp_path / f"again-{folder}-{auto_class}"
         assert code_in(again) == code_for(folder) and auto_map_in(again) == auto_map_in(tmp_path / folder)
