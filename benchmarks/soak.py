@@ -1,11 +1,9 @@
 """Thousands of clips of random lengths through one process: does its memory stay flat? (Linux)
 
-    ONEDNN_PRIMITIVE_CACHE_CAPACITY=32 python benchmarks/soak.py    # 10,000 clips, a small model: two to ten minutes
+    python benchmarks/soak.py    # 10,000 clips, a small model: two to ten minutes
     python benchmarks/soak.py --size published --num_clips 2000
 
-Ends with an error if the memory grew by more than `--limit_mib` after the warm-up. Without the environment variable it
-does: on the CPU oneDNN keeps the last 1024 kernels, one for each shape, and these small long-lived pieces fragment the
-heap, although no more of it is in use.
+Ends with an error if the memory grew by more than `--limit_mib` after the warm-up.
 """
 
 import argparse
