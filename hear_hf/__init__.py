@@ -14,17 +14,19 @@ from .feature_extraction_hear import HEARFeatureExtractor
 from .modeling_hear import (
     HEARForAudioClassification,
     HEARForPreTraining,
-    HEARForPreTrainingOutput,
     HEARModel,
-    HEARModelOutput,
     HEARPreTrainedModel,
 )
 from .modeling_hear_quantizer import (
     HEARQuantizer,
     HEARQuantizerForPreTraining,
+    HEARQuantizerPreTrainedModel,
+)
+from .outputs_hear import (
+    HEARForPreTrainingOutput,
+    HEARModelOutput,
     HEARQuantizerForPreTrainingOutput,
     HEARQuantizerOutput,
-    HEARQuantizerPreTrainedModel,
 )
 from .streaming import HEARStream, HEARStreamResult
 

@@ -3,19 +3,18 @@
 Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
+from .acoustic_model_hear import FrameMasks, HEARAcousticModel
+from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .masking_hear import span_mask
+from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
 from .spectrogram_hear import (
     HEARLogMel,
     HEARSpectrogram,
@@ -25,70 +24,6 @@ from .spectrogram_hear import (
     num_encoder_frames,
 )
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
-
-
-@dataclass
-class HEARModelOutput(ModelOutput):
-    """
-    Output of [`HEARModel`].
-
-    Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_frames, task_hidden_size)`):
-            Output of the task model, one vector per 20 ms.
-        pooler_output (`torch.FloatTensor` of shape `(batch_size, 3 * task_hidden_size)`):
-            Mean, maximum and standard deviation of `last_hidden_state` over each clip's valid frames.
-        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`, *optional*):
-            Output of the acoustic model, unless `output_acoustic_hidden_states=False`.
-        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
-            True where a frame belongs to the clip, False where it is padding.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
-            Output of the feature encoder, of each layer of the acoustic model, and of the task model.
-        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
-            Attention probabilities of each layer of the acoustic model, of shape `(batch_size, num_heads, num_frames,
-            num_frames)`, or for clips of several windows a tuple of these, one a window; last those of the task model,
-            or for clips of several segments a tuple of these.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
-    acoustic_hidden_states: torch.Tensor | None = None
-    frame_mask: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class HEARForPreTrainingOutput(ModelOutput):
-    """
-    Output of [`HEARForPreTraining`].
-
-    Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
-            Cross entropy of the codes at the hidden frames.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
-            Scores of the codes of each frame, before the softmax.
-        masked_accuracy (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
-            Share of the hidden frames whose code is scored highest.
-        num_masked_frames (`torch.LongTensor` of shape `(1,)`, *optional*, with `labels`):
-            Frames over which `loss` and `masked_accuracy` are means.
-        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
-            Output of the acoustic model.
-        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
-            True where a frame belongs to the clip, False where it is padding.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
-            Output of the feature encoder and of each layer of the acoustic model.
-        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
-            Attention probabilities of each layer, as in [`HEARModelOutput`].
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    masked_accuracy: torch.Tensor | None = None
-    num_masked_frames: torch.Tensor | None = None
-    acoustic_hidden_states: torch.Tensor | None = None
-    frame_mask: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class HEARPreTrainedModel(PreTrainedModel):

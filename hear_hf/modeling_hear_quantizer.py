@@ -4,100 +4,20 @@ Shapes: B batch, N samples, n encoder frames (20 ms), K codes, T = 2n spectrogra
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
+from .attention_hear import HEARAttention  # noqa: F401  (as below)
 from .configuration_hear import HEARQuantizerConfig
 from .masking_hear import share_mask  # noqa: F401  (as below)
 from .modeling_hear import HEARPreTrainedModel, all_valid
+from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
 from .spectrogram_hear import HEARLogMel, at_least_float32
 from .task_model_hear import HEARTaskModel  # noqa: F401  (of local remote code 5.4 copies only what this file names)
-
-
-@dataclass
-class HEARQuantizerOutput(ModelOutput):
-    """
-    Output of [`HEARQuantizer`].
-
-    Args:
-        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
-            Scores of the codes of each frame, before the softmax.
-        codes (`torch.LongTensor` of shape `(batch_size, num_frames)`):
-            Code of each frame of 20 ms; -100 in padding, so that they serve as `labels` of [`HEARForPreTraining`].
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
-            Output of the encoder.
-        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
-            True where a frame belongs to the clip, False where it is padding.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
-            Output of the feature encoder and of each layer.
-        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
-            Attention probabilities of each layer, as in [`HEARModelOutput`].
-    """
-
-    logits: torch.Tensor | None = None
-    codes: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    frame_mask: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class HEARQuantizerForPreTrainingOutput(ModelOutput):
-    """
-    Output of [`HEARQuantizerForPreTraining`]. The losses are means over the valid frames, before they are weighted.
-
-    Args:
-        loss (`torch.FloatTensor` of shape `(1,)`):
-            Weighted sum of the three losses.
-        reconstruction_loss (`torch.FloatTensor` of shape `(1,)`):
-            Squared error of the normalised log-mel spectrogram.
-        distillation_loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `teacher_hidden_states`):
-            1 less the cosine between the predicted and the teacher's hidden states.
-        diversity_loss (`torch.FloatTensor` of shape `(1,)`):
-            Squared distance of the mean code probabilities from equal ones.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
-            Scores of the codes of each frame, before the softmax.
-        codes (`torch.LongTensor` of shape `(batch_size, num_frames)`):
-            Highest-scored code of each frame; -100 in padding.
-        code_perplexity (`torch.FloatTensor` of shape `(1,)`):
-            Exponential of the entropy of `codes` over the batch: so many codes would be in use if all were equally.
-        code_usage (`torch.FloatTensor` of shape `(1,)`):
-            Share of the codebook that occurs in `codes`.
-        temperature (`torch.FloatTensor` of shape `(1,)`):
-            Temperature of the Gumbel softmax.
-        reconstruction (`torch.FloatTensor` of shape `(batch_size, 2 * num_frames, num_mel_bins)`):
-            Reconstructed log-mel spectrogram.
-        log_mel (`torch.FloatTensor` of shape `(batch_size, 2 * num_frames, num_mel_bins)`):
-            The log-mel spectrogram to reconstruct.
-        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
-            True where a frame belongs to the clip, False where it is padding.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
-            Output of the quantizer's feature encoder and of each of its layers.
-        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
-            Attention probabilities of each of its layers, as in [`HEARModelOutput`].
-    """
-
-    loss: torch.Tensor | None = None
-    reconstruction_loss: torch.Tensor | None = None
-    distillation_loss: torch.Tensor | None = None
-    diversity_loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    codes: torch.Tensor | None = None
-    code_perplexity: torch.Tensor | None = None
-    code_usage: torch.Tensor | None = None
-    temperature: torch.Tensor | None = None
-    reconstruction: torch.Tensor | None = None
-    log_mel: torch.Tensor | None = None
-    frame_mask: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class HEARGumbelVectorQuantizer(nn.Module):

@@ -20,7 +20,8 @@ from hear_hf import (
     HEARQuantizerConfig,
     HEARQuantizerForPreTraining,
 )
-from hear_hf.acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARAttention
+from hear_hf.acoustic_model_hear import FrameMasks, HEARAcousticModel
+from hear_hf.attention_hear import HEARAttention
 from hear_hf.masking_hear import share_mask
 from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram, frame_mask
 from hear_hf.task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hear_hf import HEARConfig
-from hear_hf.acoustic_model_hear import HEARAttention, distances_to_keys, keys_to_distances
+from hear_hf.attention_hear import HEARAttention, distances_to_keys, keys_to_distances
 from helpers import SMALL
 
 

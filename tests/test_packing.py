@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hear_hf import acoustic_model_hear
+from hear_hf import acoustic_model_hear, attention_hear
 from helpers import noise, ragged_batch, samples_of
 
 NUM_FRAMES = (3, 30, 31, 55, 103)  # 1, 1, 2, 3 and 5 windows of 30, of which neighbours share 6
@@ -31,13 +31,16 @@ def test_packed_windows_give_what_padded_ones_give(model, clips):
         torch.testing.assert_close(ours[valid], theirs[valid], rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("name, values", [("PACKED_FRAMES", (1, 60, 10_000)), ("PACKED_QUERIES", (1, 7, 30))])
+@pytest.mark.parametrize(
+    "module, name, values",
+    [(acoustic_model_hear, "PACKED_FRAMES", (1, 60, 10_000)), (attention_hear, "PACKED_QUERIES", (1, 7, 30))],
+)
 @torch.no_grad()
-def test_how_much_is_computed_at_once_does_not_matter(model, monkeypatch, name, values):
+def test_how_much_is_computed_at_once_does_not_matter(model, monkeypatch, module, name, values):
     batch = ragged_batch(CLIPS)
     expected = model(*batch).logits
     for value in values:
-        monkeypatch.setattr(acoustic_model_hear, name, value)
+        monkeypatch.setattr(module, name, value)
         torch.testing.assert_close(model(*batch).logits, expected, rtol=0, atol=1e-5)
 
 
