@@ -33,7 +33,7 @@ from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from metrics import multi_label_metrics, single_label_metrics
 from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from reporting import report
-from scripting import last_checkpoint, parse_arguments, start
+from scripting import SaveAtEpochEnd, last_checkpoint, parse_arguments, start
 
 
 @dataclass
@@ -193,7 +193,7 @@ def build_trainer(model, feature_extractor, dataset, prepared, model_args, train
     if training_args.class_balanced:
         weights = balanced_label_weights(dataset["train"]["label"], names.num_classes, multi_label)
     collator = partial(collate, feature_extractor=feature_extractor)
-    callbacks = [BatchNormCalibration(prepared["train"], collator)]
+    callbacks = [BatchNormCalibration(prepared["train"], collator), SaveAtEpochEnd()]
     if training_args.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
     trainer = FineTuningTrainer(

@@ -1,4 +1,4 @@
-"""What the training scripts share around their Trainer: arguments, logging, and where to resume."""
+"""What the training scripts share around their Trainer: arguments, logging, when to save and where to resume."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import transformers
-from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, set_seed
 
 logger = logging.getLogger(__name__)
 
@@ -53,3 +53,22 @@ def is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+class SaveAtEpochEnd(TrainerCallback):
+    """Lets a save that is due at the last step of an epoch wait for what the epoch's end brings.
+
+    That is an evaluation, and the calibration before it. A run resumed from a checkpoint of that step would go on with
+    the next epoch, without them.
+    """
+
+    def __init__(self):
+        self.is_due = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save and (control.should_training_stop or state.epoch == int(state.epoch)):
+            control.should_save, self.is_due = False, True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.is_due:
+            control.should_save, self.is_due = True, False

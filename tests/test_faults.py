@@ -88,6 +88,26 @@ def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.parametrize("last_save", [3, 4, 6])
+def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(arguments, tmp_path, monkeypatch, last_save):
+    """The batch-norm calibration and evaluation after steps 2, 4 and 6, where the run is killed after a save."""
+    arguments += ["--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--mixup_alpha", "0"]
+    finetune.main([*arguments, "--output_dir", str(tmp_path / "undisturbed")])
+    save = Trainer._save_checkpoint
+
+    def save_and_die(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        if self.state.global_step == last_save:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
+    monkeypatch.undo()
+    finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
+    assert_same_weights(tmp_path / "run", load_file(tmp_path / "undisturbed" / "model.safetensors"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 def test_a_run_killed_at_random_moments_ends_with_the_weights_of_one_that_was_not(arguments, undisturbed, tmp_path):
