@@ -31,7 +31,7 @@ SCRIPTS = {  # by the extra that is enough to run them
     "demo": DEMO,
     "onnx": ONNX,
     "space": {*ROOT.glob("examples/space/*.py")},
-    "test": {*ROOT.glob("tests/*.py")},
+    "test": {*ROOT.glob("tests/*.py"), *ROOT.glob("tests/hub/*.py")},
 }
 OUR_MODULES = {"hear_hf"} | {path.stem for paths in SCRIPTS.values() for path in paths}
 OPTIONAL = {"sounddevice", "torchcodec"}  # for the microphone, and for formats that soundfile cannot read

@@ -17,7 +17,7 @@ import train_quantizer
 from audio_datasets import DataArguments
 from hear_hf import HEARFeatureExtractor
 from helpers import noise, small_model
-from local_hub import LocalHub, connect
+from local_hub import connect
 from push_to_hub import TRAINER_DRAFT
 from reporting import hub_datasets
 
@@ -77,17 +77,6 @@ QUICK = [
     "--logging_steps",
     "1",
 ]
-
-
-@pytest.fixture(scope="module")
-def hub():
-    with LocalHub() as hub:
-        yield hub
-
-
-@pytest.fixture(autouse=True)
-def online(hub, monkeypatch, tmp_path):
-    connect(hub, monkeypatch, tmp_path)
 
 
 def upload(model, folder, hub, name, **settings):

@@ -13,22 +13,10 @@ from datasets import Audio, ClassLabel, List, load_dataset
 from huggingface_hub import DatasetCard
 
 import push_dataset
-from local_hub import LocalHub, connect
+from local_hub import connect
 
 REPOSITORY = ("datasets", "alice/tones")
 LABELS = ["<i>high</i>", "low: `0`"]
-
-
-@pytest.fixture(scope="module")
-def hub():
-    with LocalHub() as hub:
-        yield hub
-
-
-@pytest.fixture(autouse=True)
-def online(hub, monkeypatch, tmp_path):
-    hub.clear()
-    connect(hub, monkeypatch, tmp_path)
 
 
 def write_tone(path, frequency=440, seconds=0.2):

@@ -1,0 +1,84 @@
+"""What `examples/push_to_hub.py` refuses to publish: folders that do not load, or give other outputs elsewhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hub_checks
+import push_to_hub
+from hear_hf import HEARFeatureExtractor
+from helpers import small_model
+from pushing import LABELS, edit, refused
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    assert "found no config.json" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_configuration_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    assert "config.json must" in refused(folder)
+
+
+@pytest.mark.parametrize("kind", ["missing", "unexpected", "mismatched", "NaN"])
+def test_weights_that_do_not_fit_are_refused(tmp_path, kind, hub):
+    small_model().save_pretrained(tmp_path)
+    HEARFeatureExtractor().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    first = next(name for name in weights if name.endswith("weight"))
+    changed = {"unexpected": {"stranger": torch.ones(3)}, "mismatched": {first: torch.ones(3)}}
+    weights |= changed.get(kind, {first: weights[first] * torch.nan})
+    if kind == "missing":
+        del weights[first]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    assert f"found {kind}" in refused(tmp_path)
+    assert not hub.requests
+
+
+def test_pickled_weights_are_refused(folder):
+    for path in folder.glob("model*.safetensors*"):
+        path.unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    assert "The weights must be in model.safetensors" in refused(folder)
+
+
+def test_damaged_weights_are_refused(folder):
+    next(folder.glob("model-00001*")).write_bytes(b"no weights")
+    assert "must load and run" in refused(folder)
+
+
+def test_code_that_the_configuration_names_must_be_there(folder):
+    (folder / "masking_hear.py").unlink()
+    assert "found no masking_hear.py" in refused(folder)
+
+
+def test_code_that_does_not_run_elsewhere_is_refused_in_one_message_with_exit_code_1(folder, hub):
+    with (folder / "masking_hear.py").open("a") as file:
+        file.write("\nimport hear_hf\n")
+    command = [sys.executable, push_to_hub.__file__, str(folder), "alice/hear"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "must load where hear_hf is absent" in result.stderr.splitlines()[-1]
+    assert not hub.requests
+
+
+def test_code_that_gives_other_outputs_elsewhere_is_refused(folder, real_loads, monkeypatch):
+    monkeypatch.setattr(hub_checks, "outputs_elsewhere", lambda *place: [np.zeros((1, len(LABELS)))])
+    assert "must give the same outputs where hear_hf is absent" in refused(folder)
+
+
+def test_labels_that_disagree_with_the_head_or_each_other_are_refused(folder):
+    edit(folder, label2id={name: 0 for name in LABELS})
+    assert "must be the inverse" in refused(folder)
+    edit(folder, id2label={"0": "dog", "2": "cat"})
+    assert "`id2label` must name the" in refused(folder) or "mismatched" in refused(folder)
+
+
+def test_a_feature_extractor_of_another_rate_is_refused(folder):
+    edit(folder, "preprocessor_config.json", sampling_rate=32_000)
+    assert "must take the model's rate, 16000 Hz, found: 32000" in refused(folder)
