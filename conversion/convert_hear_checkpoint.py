@@ -15,6 +15,7 @@ import hashlib
 import os
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -279,17 +280,24 @@ def check_tables(original: StateDict, config: Config) -> None:
 def write_verified(
     converted: list[tuple[PreTrainedModel, StateDict, ModelReport]], report: ConversionReport, checkpoint: str
 ) -> None:
-    """Writes the folder beside its place, checks it, and moves it there last."""
-    output_dir = report.output_dir
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as scratch:
-        folder, replaced = Path(scratch) / output_dir.name, Path(scratch) / "replaced"
+    """Writes the folder and checks it."""
+    with put_in_place(report.output_dir) as folder:
         for model, state_dict, model_report in converted:
             place = folder / model_report.layout.folder
             model.save_pretrained(place, state_dict=dict(state_dict))  # a copy, for it empties what it is given
             HEARFeatureExtractor(sampling_rate=model.config.sampling_rate).save_pretrained(place)
             model_report.max_difference = verify(model, state_dict, model_report.layout.outputs, place)
             (place / "README.md").write_text(report.model_card(model_report, checkpoint), encoding="utf-8")
+
+
+@contextmanager
+def put_in_place(output_dir: Path) -> Iterator[Path]:
+    """A folder beside `output_dir` that takes its place once all went well."""
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as scratch:
+        folder, replaced = Path(scratch) / output_dir.name, Path(scratch) / "replaced"
+        folder.mkdir()
+        yield folder
         if output_dir.exists():
             os.replace(output_dir, replaced)
         try:

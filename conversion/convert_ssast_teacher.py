@@ -9,11 +9,7 @@ kept that was not loaded again and found to compute what the original computes.
 
 import argparse
 import hashlib
-import os
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import ASTConfig, ASTFeatureExtractor, AutoFeatureExtractor, AutoModel
 
 from checkpoint_files import StateDict, check_names, check_shapes, check_tensor, read_checkpoint
-from convert_hear_checkpoint import check_output, quiet
+from convert_hear_checkpoint import check_output, put_in_place, quiet
 from ssast_layout import (
     LAYER_NORM_EPS,
     NUM_CLASS_TOKENS,
@@ -222,24 +218,6 @@ def verify(original: StateDict, sizes: SSASTSizes, folder: Path) -> float:
             "Nothing was written; please report it with the version of Transformers."
         )
     return difference
-
-
-@contextmanager
-def put_in_place(output_dir: Path) -> Iterator[Path]:
-    """A folder beside `output_dir` that takes its place once all went well."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as scratch:
-        folder, replaced = Path(scratch) / output_dir.name, Path(scratch) / "replaced"
-        folder.mkdir()
-        yield folder
-        if output_dir.exists():
-            os.replace(output_dir, replaced)
-        try:
-            os.replace(folder, output_dir)
-        except OSError:
-            if replaced.exists():
-                os.replace(replaced, output_dir)
-            raise
 
 
 def main(argv: list[str] | None = None) -> None:

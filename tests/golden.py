@@ -65,6 +65,16 @@ def names(tensors: dict[str, torch.Tensor], start: str, last: str) -> list[str]:
     return [key.removesuffix(f".{last}") for key in tensors if key.startswith(start) and key.endswith(f".{last}")]
 
 
+@torch.no_grad()
+def assert_golden_logits(model: HEARPreTrainedModel, tensors: dict[str, torch.Tensor]) -> None:
+    """The logits of the small classifier's clips agree to 1e-5."""
+    clips = names(tensors, "small.hear.", "waveform")
+    assert len(clips) >= 2
+    for clip in clips:
+        logits = model(tensors[f"{clip}.waveform"][None]).logits[0]
+        torch.testing.assert_close(logits, tensors[f"{clip}.logits"], rtol=0, atol=1e-5)
+
+
 def front_end_errors(tensors: dict[str, torch.Tensor], sampling_rate: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Absolute differences of our log-mel and log-power from the original's, over all clips of one rate, flat."""
     front_end = HEARSpectrogram(HEARConfig(sampling_rate=sampling_rate, n_fft=1024 * sampling_rate // 16_000))

@@ -1,5 +1,9 @@
 """Small models and clips that several test files share."""
 
+from pathlib import Path
+
+import numpy as np
+import soundfile
 import torch
 
 from golden import golden_model
@@ -29,6 +33,14 @@ def noise(num_samples: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     loudness = torch.linspace(0.02, 0.3, num_samples) * (1 + seed % 3)
     return torch.randn(num_samples, generator=generator) * loudness
+
+
+def write_tone(path: Path, frequency: float, seconds: float = 0.3, seed: int = 0) -> None:
+    """A file of a tone in a little noise, at 16 kHz."""
+    time = np.arange(int(seconds * 16_000)) / 16_000
+    hiss = np.random.default_rng(seed).normal(size=len(time))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * hiss, 16_000)
 
 
 def samples_of(num_frames: int) -> int:

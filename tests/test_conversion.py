@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from convert_hear_checkpoint import convert, main, revert
-from golden import FIXTURES, SMALL_QUANTIZER, names
+from golden import FIXTURES, SMALL_QUANTIZER, assert_golden_logits
 from hear_hf import (
     HEARConfig,
     HEARForAudioClassification,
@@ -65,15 +65,6 @@ def assert_same_file(path, expected):
     assert type(found) is type(expected) and list(found) == list(expected)
     for key, tensor in expected.items():
         assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor), key
-
-
-@torch.no_grad()
-def assert_golden_logits(model, golden):
-    clips = names(golden, "small.hear.", "waveform")
-    assert len(clips) >= 2
-    for clip in clips:
-        logits = model(golden[f"{clip}.waveform"][None]).logits[0]
-        torch.testing.assert_close(logits, golden[f"{clip}.logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

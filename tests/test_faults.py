@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 import finetune
-from test_finetune import QUICK, write_tone
+from helpers import write_tone
+from test_finetune import QUICK
 
 NUM_EPOCHS = 5
 

@@ -13,6 +13,7 @@ import finetune
 import hear_hf
 from augmentation import AugmentationArguments, augment, mixup
 from finetune import freeze
+from helpers import write_tone
 from metrics import multi_label_metrics, single_label_metrics
 from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, parameter_groups
 from scripting import parse_arguments
@@ -23,13 +24,6 @@ TINY = (
     "classifier_proj_size=16"
 )
 QUICK = ["--disable_tqdm", "True", "--config_overrides", TINY, "--learning_rate", "3e-3", "--use_cpu", "True"]
-
-
-def write_tone(path, frequency, seconds=0.3, seed=0):
-    time = np.arange(int(seconds * RATE)) / RATE
-    noise = np.random.default_rng(seed).normal(size=len(time))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * noise, RATE)
 
 
 @pytest.fixture

@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 import golden
-from golden import FIXTURES, SMALL_QUANTIZER, drawn_weights, front_end_errors, golden_model, names
+from golden import (
+    FIXTURES,
+    SMALL_QUANTIZER,
+    assert_golden_logits,
+    drawn_weights,
+    front_end_errors,
+    golden_model,
+    names,
+)
 from hear_hf.acoustic_model_hear import FrameMasks
 from hear_hf.spectrogram_hear import frame_mask, htk_mel_filters
 from helpers import SMALL
@@ -75,13 +83,8 @@ def test_acoustic_hidden_states_of_ragged_batches_agree_to_1e_5(small, model):
         torch.testing.assert_close(hidden_states[mask], expected[mask], rtol=0, atol=1e-5)
 
 
-@torch.no_grad()
 def test_logits_of_the_small_model_agree_to_1e_5(small, model):
-    clips = names(small, "small.hear.", "waveform")
-    assert len(clips) >= 2
-    for name in clips:
-        logits = model(small[f"{name}.waveform"][None]).logits[0]
-        torch.testing.assert_close(logits, small[f"{name}.logits"], rtol=0, atol=1e-5)
+    assert_golden_logits(model, small)
 
 
 @pytest.mark.parametrize("clip", ["full.0.6", "full.1.0", "full.4.0", "full.6.2", "full.10.0"])

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from huggingface_hub import HfApi
 
@@ -16,7 +15,7 @@ import finetune
 import train_quantizer
 from audio_datasets import DataArguments
 from hear_hf import HEARFeatureExtractor
-from helpers import noise, small_model
+from helpers import noise, small_model, write_tone
 from local_hub import connect
 from push_to_hub import TRAINER_DRAFT
 from reporting import hub_datasets
@@ -140,10 +139,8 @@ def test_a_private_repository_loads_with_its_owner_s_token_alone(found, models):
 @pytest.fixture
 def tones(tmp_path):
     for label, frequency in (("<b>low", 200), ("high", 3000)):
-        (tmp_path / "tones" / label).mkdir(parents=True)
         for i in range(4):
-            clip = 0.3 * np.sin(2 * np.pi * frequency * np.arange(3200 + 400 * i) / 16_000)
-            soundfile.write(tmp_path / "tones" / label / f"{i}.wav", clip, 16_000)
+            write_tone(tmp_path / "tones" / label / f"{i}.wav", frequency, 0.2 + 0.025 * i)
     return tmp_path / "tones"
 
 
