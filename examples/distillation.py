@@ -47,8 +47,11 @@ class Teacher:
     def hidden_size(self) -> int:
         return self.encoder.hidden_size
 
-    def standardize(self, clips: Dataset | IterableDataset) -> None:
-        """Measures mean and deviation on the first clips of a stream, or on clips spread over a data set."""
+    def standardize(self, clips: Dataset | IterableDataset, whitening: float = 1.0) -> None:
+        """Measures mean and deviation on the first clips of a stream, or on clips spread over a data set.
+
+        Components are divided by their deviation to the power `whitening`: 1 makes them equal, 0 only centres them.
+        """
         if isinstance(clips, IterableDataset):
             chosen = (clip for clip, _ in zip(clips, range(NUM_STATISTICS_CLIPS), strict=False))
         else:
@@ -60,7 +63,7 @@ class Teacher:
             count, total, squares = count + len(states), total + states.sum(0), squares + states.square().sum(0)
         mean = total / count
         self.mean = mean.float()
-        self.std = (squares / count - mean.square()).clamp(min=MIN_DEVIATION**2).sqrt().float()
+        self.std = (squares / count - mean.square()).clamp(min=MIN_DEVIATION**2).sqrt().pow(whitening).float()
 
     def __call__(self, input_values: torch.Tensor, attention_mask: torch.Tensor, num_frames: list[int]):
         """

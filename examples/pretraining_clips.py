@@ -26,6 +26,7 @@ from teacher_features import TEACHER_COLUMN, TeacherFeatures, check_teacher_colu
 logger = logging.getLogger(__name__)
 
 CODES_COLUMN = "codes"
+LISTING_COLUMN = "listing"
 MAX_WARNINGS = 10
 MAX_BAD_CLIPS_IN_A_ROW = 100
 MAX_BAD_CLIPS_IN_A_ROW_OF_STREAM = 1_000  # a whole shard may be broken
@@ -75,7 +76,7 @@ class ClipReader:
         Args:
             row (`dict`):
                 `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
-                each 20 ms) where there are any.
+                each 20 ms) where there are any; `listing`, which counts the listings of its file before this one.
             epoch (`int`): Varies the crop.
 
         Returns:
@@ -88,7 +89,8 @@ class ClipReader:
         """
         audio = _fetch(row.get("audio"))
         samples = self.decode(audio)
-        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples)])
+        listings = [row[LISTING_COLUMN]] if row.get(LISTING_COLUMN) else []  # a clip listed again is cropped anew
+        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *listings])
         example = {"seed": int(rng.integers(2**31))}
         start, stop = 0, len(samples)
         if self.max_samples is not None and len(samples) > self.max_samples:
@@ -207,6 +209,8 @@ class PretrainingClips(torch.utils.data.Dataset):
         row = {"audio": table["audio"][0].as_py()}
         for column in {TEACHER_COLUMN, CODES_COLUMN} & set(table.column_names):
             row[column] = row_values(table, column)
+        if LISTING_COLUMN in table.column_names:
+            row[LISTING_COLUMN] = table[LISTING_COLUMN][0].as_py()
         return row
 
     def _skip(self, index: int, row: dict[str, Any], error: UnusableClip) -> None:

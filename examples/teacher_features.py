@@ -31,8 +31,8 @@ class TeacherFeatures:
             its duration.
         scale (`list[float]` of length `hidden_size`, *optional*): Factor of each component, as of int8 features.
 
-    The attributes `mean` and `std` of shape `(hidden_size,)` are those of the scaled components, once `standardize`
-    has been called; before it, features keep their offset and scale.
+    The attributes `mean` and `std` of shape `(hidden_size,)` are what is taken off the scaled components and what they
+    are divided by, once `standardize` has been called; before it, features keep their offset and scale.
     """
 
     def __init__(self, hidden_size: int, frame_seconds: float | None = None, scale: list[float] | None = None):
@@ -59,15 +59,18 @@ class TeacherFeatures:
             )
         return cls(hidden_size, **options)
 
-    def standardize(self, dataset: Dataset | IterableDataset, seed: int = 0) -> None:
-        """Sets `mean` and `std` to those of at most `NUM_STATISTICS_CLIPS` clips: drawn, or a stream's first."""
+    def standardize(self, dataset: Dataset | IterableDataset, seed: int = 0, whitening: float = 1.0) -> None:
+        """Measures at most `NUM_STATISTICS_CLIPS` clips: drawn, or a stream's first.
+
+        Components are divided by their deviation to the power `whitening`: 1 makes them equal, 0 only centres them.
+        """
         if isinstance(dataset, Dataset):
             drawn = np.random.default_rng(seed).permutation(len(dataset))[:NUM_STATISTICS_CLIPS]
             rows = (_values(batch[TEACHER_COLUMN]) for batch in _arrow_batches(dataset.select(np.sort(drawn)), 1))
         else:
             rows = (row[TEACHER_COLUMN] or [] for row in dataset.take(NUM_STATISTICS_CLIPS))
         mean, std = _moments(self._usable_frames(rows))
-        self.mean, self.std = mean * self.scale, std * self.scale
+        self.mean, self.std = mean * self.scale, (std * self.scale) ** whitening
 
     def _usable_frames(self, rows: Iterable[Any]) -> Iterable[np.ndarray]:
         for values in rows:

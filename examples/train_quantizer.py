@@ -112,7 +112,8 @@ def load_model(args: QuantizerArguments, config: HEARQuantizerConfig) -> HEARQua
     )
 
 
-def load_teacher(args: TeacherArguments, clips, sampling_rate: int, standardize: bool, device) -> Teacher | None:
+def load_teacher(args: TeacherArguments, clips, data_args: PretrainingDataArguments, sampling_rate: int, device):
+    """The model that runs beside the quantizer; `None` where there is none, or where the clips bring its states."""
     if args.teacher_name_or_path is None or clips.teacher is not None:
         return None
     encoder = FrozenEncoder(
@@ -123,8 +124,8 @@ def load_teacher(args: TeacherArguments, clips, sampling_rate: int, standardize:
         trust_remote_code=args.teacher_trust_remote_code,
     )
     teacher = Teacher(encoder, sampling_rate)
-    if standardize:
-        teacher.standardize(clips)
+    if data_args.standardize_teacher:
+        teacher.standardize(clips, data_args.teacher_whitening)
     return teacher
 
 
@@ -152,9 +153,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     config = load_config(model_args)
     train, validation = load_clips(config, data_args, training_args)
-    teacher = load_teacher(
-        teacher_args, train, config.sampling_rate, data_args.standardize_teacher, training_args.device
-    )
+    teacher = load_teacher(teacher_args, train, data_args, config.sampling_rate, training_args.device)
     source = teacher or train.teacher
     config.teacher_hidden_size = None if source is None else source.hidden_size
     if model_args.temperature_anneal_share > 0:

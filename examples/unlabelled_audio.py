@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -18,7 +19,7 @@ from datasets.exceptions import DatasetGenerationError
 from transformers.hf_argparser import HfArg
 
 from audio_datasets import AUDIO_SUFFIXES, load_from_hub, undecoded
-from pretraining_clips import CODES_COLUMN, ClipReader, PretrainingClips, StreamedClips
+from pretraining_clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from spoken_digits import spoken_digits
 from teacher_features import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures
 
@@ -76,6 +77,10 @@ class PretrainingDataArguments:
     standardize_teacher: bool = HfArg(
         default=True, help="Bring each component of the teacher to mean 0 and deviation 1 over the training clips."
     )
+    teacher_whitening: float = HfArg(
+        default=1.0,
+        help="Divide by the deviation to this power: below 1, components that vary more count for more.",
+    )
     streaming: bool = HfArg(default=False, help="Read the training clips as they are needed, in endless passes.")
     shuffle_buffer_size: int = HfArg(default=1_000, help="Clips of a stream that each worker holds to draw from.")
     max_length_seconds: float | None = HfArg(
@@ -93,6 +98,8 @@ class PretrainingDataArguments:
             raise ValueError("`teacher_file` must come with the `train_file` that it belongs to, found none.")
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`validation_share` must be at least 0 and below 1, found: {self.validation_share}")
+        if not 0 <= self.teacher_whitening <= 1:
+            raise ValueError(f"`teacher_whitening` must be between 0 and 1, found: {self.teacher_whitening}")
         if self.streaming and self.teacher_file:
             raise ValueError(
                 "`teacher_file` must come without `streaming`: put the teacher's column into the tables of train_file."
@@ -140,7 +147,7 @@ def load_pretraining_clips(
     else:
         clips = PretrainingClips(train, reader)
     if teacher is not None and data_args.standardize_teacher:
-        teacher.standardize(train, seed)  # after the column was checked
+        teacher.standardize(train, seed, data_args.teacher_whitening)  # after the column was checked
     return clips, None if validation is None else PretrainingClips(validation, reader, training=False)
 
 
@@ -171,14 +178,26 @@ def load_unlabelled_audio(
     rng = np.random.default_rng(seed)
     if isinstance(train, Dataset):
         if validation is None and data_args.validation_share > 0 and len(train) > 1:
-            num_validation = min(max(1, round(data_args.validation_share * len(train))), MAX_VALIDATION_CLIPS)
-            order = rng.permutation(len(train))
-            validation = train.select(np.sort(order[:num_validation]))
-            train = train.select(np.sort(order[num_validation:]))
+            validation, train = _hold_out(train, data_args.validation_share, rng)
         train = _draw(train, data_args.max_train_samples, rng)
     if validation is not None:
         validation = _draw(validation, data_args.max_eval_samples, rng)
     return train, validation
+
+
+def _hold_out(dataset: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
+    """The clips held out and the others; of files listed several times, no copy of a clip held out is left."""
+    copies = np.zeros(len(dataset), bool)
+    if LISTING_COLUMN in dataset.column_names:
+        copies = np.asarray(dataset[LISTING_COLUMN][:]) > 0
+    candidates = rng.permutation(np.flatnonzero(~copies))
+    held_out = candidates[: min(max(1, round(share * len(candidates))), MAX_VALIDATION_CLIPS)]
+    kept = np.ones(len(dataset), bool)
+    kept[held_out] = False
+    if copies.any():
+        paths = pc.struct_field(dataset.data.column("audio"), "path").to_numpy()
+        kept &= ~(copies & np.isin(paths, paths[held_out]))
+    return dataset.select(np.sort(held_out)), dataset.select(np.flatnonzero(kept))
 
 
 def _draw(dataset: Dataset, limit: int | None, rng: np.random.Generator) -> Dataset:
@@ -230,14 +249,13 @@ def _load_files(
     paths = _expand(patterns, [*TABLE_READERS, *AUDIO_SUFFIXES])
     if teacher_patterns:
         datasets = _load_with_teachers(paths, _expand(teacher_patterns, [".parquet"]), data_args)
+    elif streaming or len(set(paths)) == len(paths):
+        datasets = _load_neighbours(paths, data_args, streaming)
     else:
         datasets = []
-        # Neighbours of one kind and folder in one call: a set may have thousands of shards.
-        for (suffix, folder), group in groupby(paths, lambda path: (path.suffix.lower(), path.parent)):
-            if suffix in TABLE_READERS:
-                datasets.append(_resolve_paths(_load_tables(list(group), data_args, streaming), folder))
-            else:
-                datasets.append(_from_paths(list(group), streaming))
+        for listing, again in enumerate(_listings(paths)):
+            for dataset in _load_neighbours(again, data_args):
+                datasets.append(dataset.add_column(LISTING_COLUMN, [listing] * len(dataset)))
     columns = [sorted(_column_names(dataset)) for dataset in datasets]
     different = next((names for names in columns if names != columns[0]), None)
     if different is not None:
@@ -246,6 +264,31 @@ def _load_files(
             "Make them equal, or train on one kind."
         )
     return concatenate_datasets(datasets)
+
+
+def _load_neighbours(
+    paths: list[Path], data_args: PretrainingDataArguments, streaming: bool = False
+) -> list[Dataset | IterableDataset]:
+    """Neighbours of one kind and folder in one call: a set may have thousands of shards."""
+    datasets = []
+    for (suffix, folder), group in groupby(paths, lambda path: (path.suffix.lower(), path.parent)):
+        if suffix in TABLE_READERS:
+            datasets.append(_resolve_paths(_load_tables(list(group), data_args, streaming), folder))
+        else:
+            datasets.append(_from_paths(list(group), streaming))
+    return datasets
+
+
+def _listings(paths: list[Path]) -> list[list[Path]]:
+    """The paths when they are first listed, when they are listed for the second time, and so on."""
+    listings: list[list[Path]] = []
+    counts: Counter[Path] = Counter()
+    for path in paths:
+        if counts[path] == len(listings):
+            listings.append([])
+        listings[counts[path]].append(path)
+        counts[path] += 1
+    return listings
 
 
 def _expand(patterns: list[str], suffixes: list[str]) -> list[Path]:

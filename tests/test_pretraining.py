@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from transformers import AutoModel, AutoModelForPreTraining, Wav2Vec2Config, Wav
 
 import pretrain
 import train_quantizer
+from distillation import Teacher
 from hear_hf import (
     HEARFeatureExtractor,
     HEARForAudioClassification,
@@ -141,6 +143,15 @@ def test_a_transformers_model_teaches(clips, tmp_path):
     distillation = losses(tmp_path / "run", "distillation_loss")
     assert len(distillation) == 4 and all(0 < loss < 2 for loss in distillation)
     assert "layer 1 of `teacher`" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_a_teacher_s_components_are_divided_by_a_power_of_their_deviation(whitening):
+    states = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.5, 8.0]) + 3
+    teacher = Teacher(Mock(return_value=states, hidden_size=2), SAMPLING_RATE)
+    teacher.standardize([{"input_values": np.zeros(320)}], whitening)
+    expected = (states - states.mean(1)) / states.std(1, correction=0) ** whitening
+    torch.testing.assert_close(teacher(torch.zeros(1, 320), torch.ones(1, 320), [500]), expected)
 
 
 @pytest.fixture

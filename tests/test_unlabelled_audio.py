@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import datasets
 import numpy as np
@@ -152,6 +153,17 @@ def test_without_a_source_the_spoken_digits_serve(monkeypatch):
     train, validation = load()
     assert (len(train), len(validation)) == (4, 1)
     assert len(train[0]["input_values"]) == 3200
+
+
+def test_each_listing_of_a_file_draws_crops_of_its_own_and_none_of_a_clip_held_out(tmp_path):
+    often = write_shard(tmp_path / "a.parquet", [noise(1.0, i) for i in range(8)], name="a")
+    once = write_shard(tmp_path / "b.parquet", [noise(1.0, i) for i in range(8, 16)], name="b")
+    train, validation = load(0.1, train_file=[often, once, often, often], validation_share=0.25)
+    listed = Counter(paths(train.dataset.with_format(None)))
+    held_out = paths(validation.dataset.with_format(None))
+    assert len(held_out) == 4 and not set(held_out) & set(listed)
+    assert all(count == (3 if name.startswith("a") else 1) for name, count in listed.items())
+    assert len({item["seed"] for item in train}) == len(train) == sum(listed.values())
 
 
 def test_held_out_clips_are_a_share_and_not_trained_on(tmp_path):
@@ -418,6 +430,19 @@ def test_standardized_features_have_mean_0_and_deviation_1_over_the_set(tmp_path
     np.testing.assert_allclose(train.teacher.std[:2], joined.std(axis=0)[:2], rtol=1e-5)
     item = next(iter(train)) if streaming else train[0]
     assert np.abs(item["teacher_hidden_states"]).max() < 4 and (item["teacher_hidden_states"][:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5])
+def test_partly_whitened_features_keep_a_power_of_their_deviation(tmp_path, whitening):
+    features = (np.random.default_rng(0).standard_normal((4, 200, 2)) * [0.5, 8] + [0, 100]).tolist()
+    path = write_shard(tmp_path / "a.parquet", [noise(10, i) for i in range(4)], teacher_hidden_states=features)
+    train, _ = load(train_file=[path], validation_share=0, teacher_whitening=whitening, teacher_frame_seconds=0.05)
+    joined = np.concatenate(features)
+    crop = train.teacher.crop(joined, 40, 0, 40, len(joined))
+    np.testing.assert_allclose(train.teacher.std, joined.std(axis=0) ** whitening, rtol=1e-5)
+    assert np.abs(crop.mean(axis=0)).max() < 1
+    with pytest.raises(ValueError, match="`teacher_whitening` must be between 0 and 1, found: 2"):
+        load(train_file=[path], teacher_whitening=2)
 
 
 def test_validation_clips_share_the_statistics_of_the_training_clips(tmp_path):
