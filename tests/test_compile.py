@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from packaging.version import Version
 
 from helpers import noise, ragged_batch, samples_of, small_model
+
+pytestmark = pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.13"), reason="older compilers break the graph, as torch 2.7's at `sym_max`"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -150,9 +150,22 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
             assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_the_oldest_constraints_are_the_floors():
-    pinned = pins("constraints-oldest.txt")
-    for requirement in own_requirements("train", "demo"):
-        if requirement.name not in ("hear_hf", "torch"):  # of torch our machines have one CPU build
+# The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
+TESTED_EXTRAS = {"constraints-oldest.txt": ("train", "demo"), "constraints.txt": ("onnx", "space")}
+BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
+
+
+@pytest.mark.parametrize("constraints", TESTED_EXTRAS)
+def test_the_floors_are_what_the_tests_run_with(constraints):
+    pinned = pins(constraints)
+    lines = [line for extra in TESTED_EXTRAS[constraints] for line in EXTRAS[extra]]
+    if constraints == "constraints-oldest.txt":
+        lines += PROJECT["dependencies"]
+    for requirement in map(Requirement, lines):
+        if requirement.name not in BY_HAND:
             (floor,) = (Version(each.version).release for each in requirement.specifier if each.operator == ">=")
             assert pinned[canonicalize_name(requirement.name)].release[: len(floor)] == floor, requirement
+
+
+def test_only_the_floors_of_development_tools_are_not_tested():
+    assert {extra for extras in TESTED_EXTRAS.values() for extra in extras} == set(EXTRAS) - {"test", "dev"}
