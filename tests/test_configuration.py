@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 import hear_hf
-from hear_hf import HEARConfig, HEARForAudioClassification
+from hear_hf import HEARConfig, HEARForAudioClassification, HEARQuantizerConfig
 from hear_hf.configuration_hear import AUTO_MAP
 
 
@@ -51,6 +51,23 @@ def test_an_impossible_combination_is_refused_and_named(fields, values):
         HEARConfig(**fields)
     message = f"{error.value} {error.value.__cause__}"
     assert all(value in message for value in values), message
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"hidden_size": 50}, "hidden_size=50"),
+        ({"decoder_hidden_size": 50}, "decoder_hidden_size=50"),
+        ({"decoder_num_hidden_layers": 0}, "`decoder_num_hidden_layers`"),
+        ({"gumbel_temperature_decay": 1.5}, "`gumbel_temperature_decay`"),
+        ({"teacher_hidden_size": 0}, "`teacher_hidden_size`"),
+        ({"window_overlap": 300}, "window_overlap=300"),
+    ],
+)
+def test_an_impossible_quantizer_is_refused_and_named(fields, value):
+    with pytest.raises(StrictDataclassError) as error:
+        HEARQuantizerConfig(**fields)
+    assert value in f"{error.value} {error.value.__cause__}"
 
 
 @pytest.mark.parametrize(
