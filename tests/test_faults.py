@@ -89,9 +89,9 @@ def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
-@pytest.mark.parametrize("last_save", [3, 4, 6])
+@pytest.mark.parametrize("last_save", [4, 6])
 def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(arguments, tmp_path, monkeypatch, last_save):
-    """The batch-norm calibration and evaluation after steps 2, 4 and 6, where the run is killed after a save."""
+    """The batch-norm calibration and the evaluation after steps 4 and 6, where the run is killed after a save."""
     arguments += ["--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--mixup_alpha", "0"]
     finetune.main([*arguments, "--output_dir", str(tmp_path / "undisturbed")])
     save = Trainer._save_checkpoint
