@@ -15,7 +15,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
-from .spectrogram_hear import is_exporting
 
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
 PACKED_FRAMES = 600  # the same where windows are packed: as many as two
@@ -158,7 +157,7 @@ class HEARWindowedLayers(nn.Module):
         masks = FrameMasks() if masks is None else masks
         if not output_attentions and can_be_packed(inputs, masks):
             states, attentions = self.encode_packed(inputs, masks.valid, output_hidden_states), []
-        elif not is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length:
+        elif not torch.compiler.is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length:
             states, attentions = self.encode(inputs, masks, output_attentions, output_hidden_states)
         else:
             states, attentions = self.encode_windows(inputs, masks, output_attentions, output_hidden_states)
@@ -254,10 +253,12 @@ class HEARWindowedLayers(nn.Module):
         """The windows that bring new frames, those of full length in groups, the last one by itself."""
         length, stride = self.window_length, self.stride
         num_full = (num_frames - self.window_overlap - 1) // stride
-        if is_exporting():  # one graph for all: of clips of one window the first group is one frame, for form
+        if (
+            torch.compiler.is_exporting()
+        ):  # one graph for all: of clips of one window the first group is one frame, for form
             num_full = torch.sym_max(num_full, 0)
         last = WindowGroup(num_full * stride, 1, num_frames - num_full * stride)
-        if is_exporting():
+        if torch.compiler.is_exporting():
             shorter, some = torch.sym_min(length, 1 + num_full * length), torch.sym_max(num_full, 1)
             return [WindowGroup(0, some, shorter, torch.sym_min(num_full, 1)), last]
         if torch.compiler.is_compiling():  # the number of windows may be a symbol
@@ -279,7 +280,7 @@ class HEARWindowedLayers(nn.Module):
     def window_weights(self, group: WindowGroup, frames: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         """Raised-cosine ramps at both ends, (1 or B, W, L, 1); 0 for a clip to which a window brings no frame."""
         weight = self.window_ramp(frames.device)[: group.length].expand(1, group.count, -1, 1)
-        if is_exporting():
+        if torch.compiler.is_exporting():
             weight = weight * group.weight
         if valid is None:
             return weight

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
-from .spectrogram_hear import is_exporting
 
 PACKED_QUERIES = 100  # of a packed float32 window at once: fewer distances for each, and scores that fit the cache
 EXPORTED_BLOCKS = 3  # of the queries in a graph, for the same reason
@@ -71,7 +70,7 @@ class HEARAttention(nn.Module):
             attention_mask = attention_mask[:, None, None, :]
         if window_lengths is not None:
             output, weights = self.attend_within_windows(query, key, value, window_lengths), None
-        elif is_exporting():
+        elif torch.compiler.is_exporting():
             output, weights = self.attend_in_blocks(query, key, value, attention_mask)
         else:
             tables = self.relative_tables(0, query.shape[1], key.shape[2])

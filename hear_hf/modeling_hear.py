@@ -20,7 +20,6 @@ from .spectrogram_hear import (
     HEARSpectrogram,
     at_least_float32,
     in_segments,
-    is_exporting,
     num_encoder_frames,
 )
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
@@ -241,7 +240,7 @@ class HEARModel(HEARAcousticEncoder):
         Where it `overwrites`, the result of a long clip may take the place of its acoustic hidden states.
         """
         num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
-        if is_exporting() or (torch.compiler.is_compiling() and num_frames > length):
+        if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and num_frames > length):
             return self.integrate_in_one_graph(acoustic_hidden_states, log_power, valid, output_attentions)
         attentions = []
 

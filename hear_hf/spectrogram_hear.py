@@ -20,8 +20,6 @@ STD_FLOOR = 1e-6
 FRAMES_AT_ONCE = 3_000  # 30 s: an hour's log-power alone would be 740 MB
 FRAMES_PER_SEGMENT = 500  # of a longer clip
 
-is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from torch 2.7 on
-
 
 def num_encoder_frames(num_samples, hop_length: int):
     """Encoder frames (20 ms) of clips of `num_samples`, an `int` or an integer tensor; an odd last hop is dropped."""
@@ -271,7 +269,7 @@ def power_spectrogram(
     clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
 ) -> torch.Tensor:
     """|STFT|^2 of the frames start..stop, each centred on its hop: (B, stop - start, n_fft // 2 + 1)."""
-    if is_exporting():
+    if torch.compiler.is_exporting():
         real, imag = fourier_transform(clips, start, stop, n_fft, hop_length, window)
     else:
         samples = clips.segment(start * hop_length - n_fft // 2, (stop - 1) * hop_length + n_fft // 2)
