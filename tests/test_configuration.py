@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import Wav2Vec2Config
 
 import hear_hf
 from hear_hf import HEARConfig, HEARForAudioClassification, HEARQuantizerConfig
@@ -15,6 +16,12 @@ def test_defaults_give_the_published_size():
     with torch.device("meta"):
         model = HEARForAudioClassification(HEARConfig(num_labels=50))
     assert model.num_parameters() == 15_097_394
+
+
+def test_spec_augment_defaults_are_those_of_wav2vec2():
+    ours, theirs = HEARConfig().to_dict(), Wav2Vec2Config().to_dict()
+    names = {name for name in theirs if name.startswith("mask_")}
+    assert len(names) == 6 and {name: ours[name] for name in names} == {name: theirs[name] for name in names}
 
 
 def test_every_field_survives_a_round_trip(tmp_path, config):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -50,6 +50,21 @@ def test_a_classifier_survives_a_round_trip(model, folder, auto):
     # Not to the bit: where the weights lie in memory decides which kernels run.
     torch.testing.assert_close(loaded(noise(9000)[None]).logits, model(noise(9000)[None]).logits, rtol=0, atol=1e-6)
     assert loaded.config.id2label[3] == "sound 3"
+
+
+def test_weights_that_a_checkpoint_lacks_start_as_in_a_new_model(model, folder):
+    weights = load_file(folder / "model.safetensors")
+    lacking = [name for name in weights if ".attention." in name and not name.endswith("weight")]
+    save_file(
+        {name: weights[name] for name in weights.keys() - lacking}, folder / "model.safetensors", {"format": "pt"}
+    )
+    loaded = HEARForAudioClassification.from_pretrained(folder).state_dict()
+    assert any(weights[name].any() for name in lacking)
+    for name in lacking:
+        if "relative" in name:
+            assert 0.8 < loaded[name].std() / model.config.initializer_range < 1.2, name
+        else:
+            assert not loaded[name].any(), name
 
 
 @pytest.mark.parametrize("auto", [HEARModel, AutoModel])
