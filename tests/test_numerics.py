@@ -5,7 +5,7 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from hear_hf import HEARConfig
-from hear_hf.spectrogram_hear import HEARSpectrogram, htk_mel_filters
+from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram, fourier_transform, htk_mel_filters, power_spectrogram
 from helpers import noise, ragged_batch, samples_of, small_model
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -144,3 +144,13 @@ def test_the_head_computes_in_float32_under_autocast(model):
     logits = model.classifier(pooled)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model.classifier(pooled), logits)
+
+
+@pytest.mark.parametrize("win_length, hop_length", [(400, 160), (551, 220), (24, 30), (30, 30), (2, 1)])
+def test_the_transform_of_exported_graphs_has_the_power_of_the_fast_one(win_length, hop_length):
+    n_fft, window = 1024, torch.hann_window(win_length)
+    clips = HEARClips.from_batch(torch.stack([noise(5000), noise(5000, seed=1)]), None)
+    for start, stop in ((0, 10), (3, 9), (5, 6)):
+        expected = power_spectrogram(clips, start, stop, n_fft, hop_length, window)
+        real, imag = fourier_transform(clips, start, stop, n_fft, hop_length, window)
+        torch.testing.assert_close(real.square() + imag.square(), expected, rtol=1e-4, atol=2e-6 * expected.max())
