@@ -165,7 +165,7 @@ def write_variant(
         "nodes_to_quantize": linear_layers(graph.graph),
         "per_channel": True,
         "weight_type": QuantType.QInt8,
-        "reduce_range": True,  # x86 processors without VNNI add two products in 16 bits: of 8-bit weights they overflow
+        "reduce_range": True,  # x86 CPUs without VNNI add two products in 16 bits: those of 8-bit weights overflow
     }
     if files is None:
         quantize_dynamic(graph, path, op_types_to_quantize=["MatMul"], **options)
