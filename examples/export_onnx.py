@@ -9,7 +9,7 @@ Batch and length are free. The front end is part of the graph and always compute
 |---|---|---|
 | float32 | model.onnx | nothing |
 | float16 | model_float16.onnx | weights are stored in float16 and computed with in float32 |
-| int8 | model_int8.onnx | the linear layers' products are of 8-bit integers |
+| int8 | model_int8.onnx | the linear layers multiply 8-bit activations by 7-bit weights |
 
 The integers' ranges are measured as the model runs, or, with --calibration_data, once now on that audio. Every file is
 compared with PyTorch on ragged batches before it is put in place. Needs `pip install "hear_hf[onnx]"`.
