@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from golden import golden_model
 from hear_hf import HEARForAudioClassification
@@ -60,3 +61,20 @@ def ragged_batch(clips: list[torch.Tensor], side: str = "right", fill: float | s
         place = slice(length - len(clip), length) if side == "left" else slice(0, len(clip))
         waveform[row, place], mask[row, place] = clip, 1
     return waveform, mask
+
+
+def save_wav2vec2(folder: Path) -> None:
+    """A small random Wav2Vec2 of 25 frames a second, 20 wide, with its feature extractor."""
+    config = Wav2Vec2Config(
+        hidden_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 4),
+        conv_stride=(40, 16),
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)

@@ -3,13 +3,13 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoModelForPreTraining, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import AutoModelForPreTraining
 
 import precompute_teacher
 import train_quantizer
 from audio_decoding import decode_audio
 from frozen_features import FrozenEncoder
-from helpers import write_tone
+from helpers import save_wav2vec2, write_tone
 from test_pretraining import losses, quantizer_arguments
 
 
@@ -25,21 +25,8 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """The folder of a teacher of 25 frames a second."""
-    config = Wav2Vec2Config(
-        hidden_size=20,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 4),
-        conv_stride=(40, 16),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
     folder = tmp_path_factory.mktemp("teacher")
-    Wav2Vec2Model(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    save_wav2vec2(folder)
     return folder
 
 

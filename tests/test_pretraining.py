@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from transformers import AutoModel, AutoModelForPreTraining, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import AutoModel, AutoModelForPreTraining
 
 import pretrain
 import train_quantizer
@@ -27,6 +27,7 @@ from hear_hf import (
     HEARQuantizerConfig,
     HEARQuantizerForPreTraining,
 )
+from helpers import save_wav2vec2
 from pretraining import PretrainingCollator
 
 SAMPLING_RATE = 16_000
@@ -124,19 +125,7 @@ def test_the_temperature_falls_to_its_minimum_in_its_share_of_the_steps_and_is_s
 
 
 def test_a_transformers_model_teaches(clips, tmp_path):
-    config = Wav2Vec2Config(
-        hidden_size=20,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 4),
-        conv_stride=(40, 16),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    Wav2Vec2Model(config).save_pretrained(tmp_path / "teacher")
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "teacher")
+    save_wav2vec2(tmp_path / "teacher")
     teacher = ["--teacher_name_or_path", str(tmp_path / "teacher"), "--teacher_layer", "1"]
     train_quantizer.main(quantizer_arguments(clips, tmp_path / "run", *teacher))
     assert AutoModelForPreTraining.from_pretrained(tmp_path / "run").config.teacher_hidden_size == 20
