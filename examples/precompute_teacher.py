@@ -69,12 +69,13 @@ def as_table(clips: Dataset, states: list[torch.Tensor | None], teacher: dict) -
     return table.replace_schema_metadata({"teacher": json.dumps(teacher)})
 
 
-def is_written(path: Path, teacher: dict) -> bool:
-    """Whether the table is there; one of another teacher or other clips is refused."""
+def is_written(path: Path, clips: Dataset, teacher: dict) -> bool:
+    """Whether the table is there; one of another teacher, or of clips of other paths, is refused."""
     if not path.exists():
         return False
     found = json.loads((pq.read_schema(path).metadata or {}).get(b"teacher", b"{}"))
-    if found != teacher:
+    paths = pq.ParquetFile(path).read(columns=["audio.path"])["audio"].to_pylist()
+    if found != teacher or paths != [{"path": clip["path"]} for clip in clips["audio"]]:
         raise ValueError(
             f"{path} must be of this teacher and these clips, {teacher}, found: {found}. Give another --output_dir."
         )
@@ -106,7 +107,7 @@ def precompute(clips: Dataset, encoder: FrozenEncoder, teacher: dict, args: Prec
     with tqdm(total=len(clips), desc="Computing the teacher's states", unit="clip") as progress:
         for start, path in zip(starts, paths, strict=True):
             some = clips.select(range(start, min(start + args.clips_per_file, len(clips))))
-            if is_written(path, teacher):
+            if is_written(path, some, teacher):
                 progress.update(len(some))
                 continue
             states = []
@@ -136,7 +137,11 @@ def main(argv: list[str] | None = None) -> list[Path]:
         revision=teacher_args.teacher_revision,
         trust_remote_code=teacher_args.teacher_trust_remote_code,
     )
-    teacher = {"name": teacher_args.teacher_name_or_path, "layer": teacher_args.teacher_layer}
+    teacher = {
+        "name": teacher_args.teacher_name_or_path,
+        "layer": teacher_args.teacher_layer,
+        "revision": teacher_args.teacher_revision,
+    }
     paths = precompute(clips.select_columns("audio"), encoder, teacher, args)
     print(f"Next: python examples/train_quantizer.py --train_file '{args.output_dir}/*.parquet'")
     return paths

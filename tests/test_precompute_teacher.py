@@ -81,6 +81,16 @@ def test_tables_of_another_teacher_or_other_clips_are_left_alone(clips, teacher,
     assert path.read_bytes() == before
 
 
+def test_as_many_clips_of_other_names_are_refused(clips, teacher, tmp_path):
+    precompute_teacher.main(arguments(clips, teacher, tmp_path / "tables"))
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for file in clips.iterdir():
+        (renamed / f"other_{file.name}").write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="must be of this teacher and these clips"):
+        precompute_teacher.main(arguments(renamed, teacher, tmp_path / "tables"))
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
