@@ -11,8 +11,8 @@ import sys
 from transformers import pipeline
 
 import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
-from audio_decoding import decode_audio
-from spoken_digits import spoken_digits
+from hear_hf.data.decoding import decode_audio
+from hear_hf.data.spoken_digits import spoken_digits
 
 
 def demo_clips(count: int = 3) -> list[tuple[str, dict]]:

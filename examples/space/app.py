@@ -15,9 +15,6 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-# On a Space `audio_decoding.py` lies beside this file, in the repository one folder up.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
 from hearing_figure import draw
 from sound_events import HEAR_HF_INSTALLED, MAX_SECONDS, Classifier, hear, read_clip
 

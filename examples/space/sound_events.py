@@ -10,7 +10,7 @@ import soundfile
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from audio_decoding import decode_audio
+from decoding import decode_audio
 
 try:
     import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)

@@ -3,26 +3,27 @@
 All draws come from torch's generator, which Trainer seeds and restores when it resumes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from ..arguments import option
 
 
 @dataclass
 class AugmentationArguments:
     """How training clips are varied."""
 
-    max_length_seconds: float | None = field(
-        default=None, metadata={"help": "Train on a random crop of this length of each longer clip."}
+    max_length_seconds: float | None = option(
+        default=None, help="Train on a random crop of this length of each longer clip."
     )
-    random_shift_seconds: float = field(
-        default=0.0, metadata={"help": "Rotate each clip by up to this much, either way; its end comes round."}
+    random_shift_seconds: float = option(
+        default=0.0, help="Rotate each clip by up to this much, either way; its end comes round."
     )
-    random_gain_db: float = field(default=0.0, metadata={"help": "Amplify or attenuate each clip by up to this much."})
-    mixup_alpha: float = field(
-        default=0.0,
-        metadata={"help": "Mix pairs of clips by a share drawn from Beta(alpha, alpha) (arXiv:1710.09412); 0 is off."},
+    random_gain_db: float = option(default=0.0, help="Amplify or attenuate each clip by up to this much.")
+    mixup_alpha: float = option(
+        default=0.0, help="Mix pairs of clips by a share drawn from Beta(alpha, alpha) (arXiv:1710.09412); 0 is off."
     )
 
 

@@ -19,9 +19,9 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from transformers import Trainer
 
-from audio_decoding import decode_audio
-from hear_hf.spectrogram_hear import num_encoder_frames
-from teacher_features import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, row_values
+from ..spectrogram_hear import num_encoder_frames
+from .decoding import decode_audio
+from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, row_values
 
 logger = logging.getLogger(__name__)
 

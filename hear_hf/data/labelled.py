@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets, load_dataset
-from transformers.hf_argparser import HfArg
 
-from spoken_digits import spoken_digits
+from ..arguments import option
+from ..markdown import code_span
+from .spoken_digits import spoken_digits
 
 AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
@@ -29,37 +30,37 @@ class DataArguments:
     spoken digits.
     """
 
-    dataset_name: str | None = HfArg(default=None, help="A dataset of the Hub, or a local copy of one.")
-    dataset_config_name: str | None = HfArg(default=None, help="Its configuration, where it has several.")
-    dataset_revision: str | None = HfArg(default=None, help="Its branch, tag or commit on the Hub.")
-    data_dir: str | None = HfArg(
+    dataset_name: str | None = option(default=None, help="A dataset of the Hub, or a local copy of one.")
+    dataset_config_name: str | None = option(default=None, help="Its configuration, where it has several.")
+    dataset_revision: str | None = option(default=None, help="Its branch, tag or commit on the Hub.")
+    data_dir: str | None = option(
         default=None, help="A folder with a sub-folder a class, or with train/, validation/ and test/ above those."
     )
-    train_file: list[str] | None = HfArg(
+    train_file: list[str] | None = option(
         default=None,
         help="CSV, TSV, JSON, JSON Lines or parquet files of the training clips. Audio paths are relative to them.",
     )
-    validation_file: list[str] | None = HfArg(default=None, help="The same for the validation clips.")
-    test_file: list[str] | None = HfArg(default=None, help="The same for the test clips.")
-    train_split_name: str = HfArg(default="train", help="The dataset's split to train on.")
-    validation_split_name: str = HfArg(
+    validation_file: list[str] | None = option(default=None, help="The same for the validation clips.")
+    test_file: list[str] | None = option(default=None, help="The same for the test clips.")
+    train_split_name: str = option(default="train", help="The dataset's split to train on.")
+    validation_split_name: str = option(
         default="validation", help="Its split to evaluate on while training (valid, val, dev and eval also do)."
     )
-    test_split_name: str = HfArg(default="test", help="Its split to evaluate on at the end; '' leaves it out.")
-    audio_column_name: str = HfArg(default="audio", help="The column of paths, encoded bytes, or structs of both.")
-    label_column_name: str = HfArg(default="label", help="The column of names, numbers, or lists of them.")
-    group_column: str | None = HfArg(
+    test_split_name: str = option(default="test", help="Its split to evaluate on at the end; '' leaves it out.")
+    audio_column_name: str = option(default="audio", help="The column of paths, encoded bytes, or structs of both.")
+    label_column_name: str = option(default="label", help="The column of names, numbers, or lists of them.")
+    group_column: str | None = option(
         default=None, help="A column (speaker, fold) whose groups the automatic validation split keeps together."
     )
-    multi_label: bool = HfArg(
+    multi_label: bool = option(
         default=False,
         help="A clip has any number of labels: a list, or names joined by ';' (both are recognised unasked) or ','.",
     )
-    validation_share: float = HfArg(
+    validation_share: float = option(
         default=0.1, help="The share of train to validate on where there is no validation split."
     )
-    max_train_samples: int | None = HfArg(default=None, help="Train on at most so many clips, drawn at random.")
-    max_eval_samples: int | None = HfArg(
+    max_train_samples: int | None = option(default=None, help="Train on at most so many clips, drawn at random.")
+    max_eval_samples: int | None = option(
         default=None, help="Validate and test on at most so many clips each, drawn at random."
     )
 
@@ -113,6 +114,12 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
         if limit is not None and limit < len(dataset):
             splits[split] = dataset.select(np.sort(rng.permutation(len(dataset))[:limit]))
     return DatasetDict({split: splits[split] for split in SPLIT_NAMES if split in splits})
+
+
+def label_feature(dataset: Dataset) -> tuple[ClassLabel, bool]:
+    """The label names of a dataset, and whether a clip may have several."""
+    feature = dataset.features["label"]
+    return (feature, False) if isinstance(feature, ClassLabel) else (feature.feature, True)
 
 
 def load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
@@ -386,3 +393,20 @@ def _split_indices(
             f"{'clips' if groups is None else 'groups'} to draw one. Add clips or give a validation split."
         )
     return sorted(set(range(len(clips))) - set(validation)), sorted(validation)
+
+
+def describe_source(args: DataArguments) -> str:
+    """The name of the training data, without the folders of this machine."""
+    if args.dataset_name:
+        return code_span(args.dataset_name)
+    if args.data_dir:
+        return f"the local folder {code_span(Path(args.data_dir).name)}"
+    if args.train_file:
+        return "the local files " + ", ".join(code_span(Path(file).name) for file in args.train_file)
+    return "spoken English digits, synthesised by eSpeak NG; no voice is in two splits"
+
+
+def hub_datasets(args: DataArguments) -> list[str] | None:
+    """The training data's name on the Hub, where they are from there."""
+    is_local = args.dataset_name is None or Path(args.dataset_name).exists()
+    return None if is_local else [args.dataset_name]

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Audio, Dataset, IterableDataset, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
-from transformers.hf_argparser import HfArg
 
-from audio_datasets import AUDIO_SUFFIXES, load_from_hub, undecoded
-from pretraining_clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
-from spoken_digits import spoken_digits
-from teacher_features import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures
+from ..arguments import option
+from .clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
+from .labelled import AUDIO_SUFFIXES, load_from_hub, undecoded
+from .spoken_digits import spoken_digits
+from .teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures
 
 TABLE_READERS = {
     ".csv": {"path": "csv"},
@@ -42,53 +42,53 @@ class PretrainingDataArguments:
     spoken digits.
     """
 
-    dataset_name: str | None = HfArg(default=None, help="A dataset of the Hub, or a local copy of one.")
-    dataset_config_name: str | None = HfArg(default=None, help="Its configuration, where it has several.")
-    dataset_revision: str | None = HfArg(default=None, help="Its branch, tag or commit on the Hub.")
-    dataset_split_name: str = HfArg(default="train", help="Its split to train on.")
-    data_dir: str | None = HfArg(
+    dataset_name: str | None = option(default=None, help="A dataset of the Hub, or a local copy of one.")
+    dataset_config_name: str | None = option(default=None, help="Its configuration, where it has several.")
+    dataset_revision: str | None = option(default=None, help="Its branch, tag or commit on the Hub.")
+    dataset_split_name: str = option(default="train", help="Its split to train on.")
+    data_dir: str | None = option(
         default=None, help="A folder: every audio file in it and below it, hidden ones excepted."
     )
-    train_file: list[str] | None = HfArg(
+    train_file: list[str] | None = option(
         default=None,
         help="Audio files, or CSV, TSV, JSON, JSON Lines or parquet tables of clips; patterns such as "
         "'shards/*.parquet' too. Paths in a table are relative to it.",
     )
-    validation_file: list[str] | None = HfArg(default=None, help="The same for the validation clips.")
-    validation_share: float = HfArg(
+    validation_file: list[str] | None = option(default=None, help="The same for the validation clips.")
+    validation_share: float = option(
         default=0.02,
         help="The share of the clips to hold out, at least one, where there is no validation_file; 0 is none. A "
         "stream holds out none.",
     )
-    audio_column_name: str = HfArg(default="audio", help="The column of paths, encoded bytes, or structs of both.")
-    teacher_column_name: str = HfArg(
+    audio_column_name: str = option(default="audio", help="The column of paths, encoded bytes, or structs of both.")
+    teacher_column_name: str = option(
         default=TEACHER_COLUMN, help="The column of the teacher's features, used where there is one."
     )
-    teacher_file: list[str] | None = HfArg(
+    teacher_file: list[str] | None = option(
         default=None,
         help="Parquet tables with that column, one for each table of train_file, in the same order and with as many "
         "rows.",
     )
-    teacher_frame_seconds: float | None = HfArg(
+    teacher_frame_seconds: float | None = option(
         default=None,
         help="Time from one frame of the teacher to the next; by default what the table's metadata say, else a "
         "clip's duration over its frames.",
     )
-    standardize_teacher: bool = HfArg(
+    standardize_teacher: bool = option(
         default=True, help="Bring each component of the teacher to mean 0 and deviation 1 over the training clips."
     )
-    teacher_whitening: float = HfArg(
+    teacher_whitening: float = option(
         default=1.0,
         help="Divide by the deviation to this power: below 1, components that vary more count for more.",
     )
-    streaming: bool = HfArg(default=False, help="Read the training clips as they are needed, in endless passes.")
-    shuffle_buffer_size: int = HfArg(default=1_000, help="Clips of a stream that each worker holds to draw from.")
-    max_length_seconds: float | None = HfArg(
+    streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
+    shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
+    max_length_seconds: float | None = option(
         default=None, help="Train on a random crop of this length of each longer clip; by default the model's window."
     )
-    min_length_seconds: float = HfArg(default=0.04, help="Pass over shorter clips: two encoder frames.")
-    max_train_samples: int | None = HfArg(default=None, help="Train on at most so many clips, drawn at random.")
-    max_eval_samples: int | None = HfArg(default=None, help="Validate on at most so many clips, drawn at random.")
+    min_length_seconds: float = option(default=0.04, help="Pass over shorter clips: two encoder frames.")
+    max_train_samples: int | None = option(default=None, help="Train on at most so many clips, drawn at random.")
+    max_eval_samples: int | None = option(default=None, help="Validate on at most so many clips, drawn at random.")
 
     def __post_init__(self):
         sources = [name for name in ("dataset_name", "data_dir", "train_file") if getattr(self, name)]

@@ -1,23 +1,6 @@
-"""Exports a HEAR classifier to ONNX, to run where there is no PyTorch: waveform and mask -> logits, in one graph.
+"""Export of a HEAR classifier to ONNX: waveform and mask -> logits, in one graph, in several types."""
 
-    python examples/export_onnx.py runs/digits runs/digits_onnx --dtype int8 --calibration_data my_sounds
-    python examples/run_onnx.py runs/digits_onnx/model_int8.onnx one.wav two.flac
-
-Batch and length are free. The front end is part of the graph and always computes in float32.
-
-| --dtype | file | what changes |
-|---|---|---|
-| float32 | model.onnx | nothing |
-| float16 | model_float16.onnx | weights are stored in float16 and computed with in float32 |
-| int8 | model_int8.onnx | the linear layers multiply 8-bit activations by 7-bit weights |
-
-The integers' ranges are measured as the model runs, or, with --calibration_data, once now on that audio. Every file is
-compared with PyTorch on ragged batches before it is put in place. Needs `pip install "hear_hf[onnx]"`.
-"""
-
-import argparse
 import json
-import logging
 import os
 import tempfile
 import time
@@ -33,8 +16,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from transformers import AutoModelForAudioClassification, PreTrainedConfig
 
 import hear_hf
-from audio_datasets import AUDIO_SUFFIXES
-from audio_decoding import decode_audio
+
+from ..data.decoding import decode_audio
+from ..data.labelled import AUDIO_SUFFIXES
 
 FILES = {"float32": "model.onnx", "float16": "model_float16.onnx", "int8": "model_int8.onnx"}
 # Largest difference of a logit from PyTorch's, in units of the largest logit (or of 1 where all are smaller).
@@ -288,21 +272,3 @@ def export(model_name: str, output_dir: str, dtypes: list[str], calibration_data
             size = path.stat().st_size / 2**20
             os.replace(path, folder / FILES[dtype])
             print(f"{dtype:10}{size:10.1f}{difference:13.1e}{duration:14.1f}   {folder / FILES[dtype]}", flush=True)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="A folder, or a repository of the Hub, with a HEAR classifier.")
-    parser.add_argument("output_dir", help="Folder to write to.")
-    parser.add_argument("--dtype", nargs="+", choices=list(FILES), default=["float32"], help="Default: float32.")
-    parser.add_argument("--calibration_data", help="Folder of audio files by which int8 finds its ranges.")
-    parser.add_argument("--threads", type=int, help="CPU threads to check and to time with.")
-    args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    export(args.model, args.output_dir, args.dtype, args.calibration_data)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,4 @@
-"""Scores the files of export_onnx.py beside PyTorch on labelled audio: what do the smaller types lose, and gain?
-
-    python examples/score_onnx.py --model_name_or_path runs/mine --onnx_dir runs/mine_onnx \
-        --train_file train.csv --test_file test.csv
-
-Clips are taken one by one, as a device would, from the test split, or without one from the validation split.
-Needs `pip install "hear_hf[onnx]"`.
-"""
+"""Exported files beside PyTorch on labelled audio: what the smaller types lose, and gain."""
 
 import time
 from collections.abc import Callable
@@ -17,22 +10,21 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoFeatureExtractor, EvalPrediction, PreTrainedModel
-from transformers.hf_argparser import HfArg
 
-from audio_datasets import DataArguments, load_labelled_audio
-from export_onnx import FILES, load, model_inputs, open_session
-from finetune import Preparation, label_feature
-from metrics import multi_label_metrics, single_label_metrics
-from scripting import parse_arguments
+from ..arguments import option
+from ..data.labelled import DataArguments, label_feature, load_labelled_audio
+from ..data.preparation import prepare_clips
+from ..evaluation.metrics import multi_label_metrics, single_label_metrics
+from .onnx_export import FILES, load, model_inputs, open_session
 
 
 @dataclass
 class ScoringArguments:
     """What to score."""
 
-    model_name_or_path: str = HfArg(help="A HEAR classifier: a folder, or a repository of the Hub.")
-    onnx_dir: str = HfArg(help="The folder into which export_onnx.py wrote it.")
-    threads: int = HfArg(default=1, help="CPU threads.")
+    model_name_or_path: str = option(help="A HEAR classifier: a folder, or a repository of the Hub.")
+    onnx_dir: str = option(help="The folder into which export_onnx.py wrote it.")
+    threads: int = option(default=1, help="CPU threads.")
 
 
 @dataclass
@@ -97,7 +89,7 @@ def score(args: ScoringArguments, data_args: DataArguments) -> list[dict[str, fl
             f"the first {config.id2label[0]!r} and {names.names[0]!r}. Take the data that it was trained on."
         )
     sampling_rate = AutoFeatureExtractor.from_pretrained(args.model_name_or_path).sampling_rate
-    clips = clips.with_transform(Preparation(sampling_rate, names.num_classes, multi_label))
+    clips = prepare_clips(clips, sampling_rate)
     metrics = multi_label_metrics if multi_label else single_label_metrics
 
     rows, reference = [], None
@@ -109,16 +101,3 @@ def score(args: ScoringArguments, data_args: DataArguments) -> list[dict[str, fl
         cost = {"as float32": 100 * np.mean(chosen == reference), "ms a clip": milliseconds}
         rows.append({"": contestant.name, "MiB": contestant.mib} | values | cost)
     return rows
-
-
-def main(argv: list[str] | None = None) -> None:
-    args, data_args = parse_arguments((ScoringArguments, DataArguments), argv)
-    torch.set_num_threads(args.threads)
-    rows = score(args, data_args)
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(value if isinstance(value, str) else f"{value:.1f}" for value in row.values()) + " |")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from transformers import EvalPrediction
 
+METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "mean_average_precision": "Mean average precision"}
+
 
 class _LocalMetric(evaluate.Metric):
     feature = datasets.Value("int64")

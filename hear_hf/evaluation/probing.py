@@ -1,12 +1,4 @@
-"""Probes frozen audio models: logistic regression on their pooled hidden states tells how much a checkpoint knows.
-
-On the embedded spoken digits, a checkpoint beside one of the Hub and beside random weights:
-
-    python examples/probe.py --model_name_or_path runs/pretrained facebook/wav2vec2-base --random_baseline
-
-Every layer, on your own table, leaving out one value of its column `fold` at a time:
-
-    python examples/probe.py --model_name_or_path runs/pretrained --layer all --train_file clips.csv --fold_column fold
+"""Linear probes: logistic regression on a frozen model's pooled hidden states tells how much a checkpoint knows.
 
 What is reported is never used to choose: the regularisation is picked on the validation split and the probe then
 trained on train and validation; without a test split, or with folds, by cross-validation within the training clips.
@@ -33,16 +25,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 from transformers import set_seed
-from transformers.hf_argparser import HfArg
 
-from audio_datasets import DataArguments, load_labelled_audio
-from audio_decoding import decode_audio
-from finetune import label_feature
-from frozen_features import FrozenEncoder, model_class
-from hear_hf import HEARConfig, HEARFeatureExtractor
-from metrics import MeanAveragePrecision
-from reporting import METRIC_NAMES, describe_source
-from scripting import parse_arguments
+from .. import HEARConfig, HEARFeatureExtractor
+from ..arguments import option
+from ..data.decoding import decode_audio
+from ..data.labelled import DataArguments, describe_source, label_feature
+from .frozen_encoders import FrozenEncoder, model_class
+from .metrics import METRIC_NAMES, MeanAveragePrecision
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
@@ -62,30 +51,30 @@ POOLING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 class ProbeArguments:
     """Which models to probe, on which of their layers, and how to report it."""
 
-    model_name_or_path: list[str] = HfArg(
+    model_name_or_path: list[str] = option(
         help="Checkpoints of the Hub or folders, any audio models; 'random' is HEAR of the published size, untrained."
     )
-    model_revision: str = HfArg(default="main", help="The branch, tag or commit of the checkpoints.")
-    trust_remote_code: bool = HfArg(default=False, help="Run the code that a checkpoint of the Hub brings along.")
-    random_baseline: bool = HfArg(
+    model_revision: str = option(default="main", help="The branch, tag or commit of the checkpoints.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub brings along.")
+    random_baseline: bool = option(
         default=False, help="Also probe, beside each HEAR checkpoint, the same architecture with random weights."
     )
-    layer: list[str] = HfArg(
+    layer: list[str] = option(
         default_factory=lambda: ["-1"],
         help="Layers to probe: indices into the hidden states, or 'all', and then the best on the validation clips.",
     )
-    pooling: list[str] = HfArg(
+    pooling: list[str] = option(
         default_factory=lambda: list(POOLING), help="Statistics over each clip's frames to join: mean, max, std."
     )
-    fold_column: str | None = HfArg(
+    fold_column: str | None = option(
         default=None,
         help="Report on each value of this column of the training clips in turn; a test split is left out.",
     )
-    num_folds: int | None = HfArg(default=None, help="The same with so many random folds, stratified by label.")
-    max_length_seconds: float = HfArg(default=30.0, help="Clips are cropped to this length.")
-    batch_size: int = HfArg(default=16, help="Clips read at once.")
-    seed: int = HfArg(default=0, help="Decides the folds, the random weights, and whatever is drawn of the data.")
-    output_dir: str = HfArg(default="runs/probe", help="Where probe.json and probe.png go.")
+    num_folds: int | None = option(default=None, help="The same with so many random folds, stratified by label.")
+    max_length_seconds: float = option(default=30.0, help="Clips are cropped to this length.")
+    batch_size: int = option(default=16, help="Clips read at once.")
+    seed: int = option(default=0, help="Decides the folds, the random weights, and whatever is drawn of the data.")
+    output_dir: str = option(default="runs/probe", help="Where probe.json and probe.png go.")
 
     def __post_init__(self):
         unknown = [name for name in self.pooling if name not in POOLING]
@@ -346,24 +335,3 @@ def report(rows: list[dict], metric: str, reported_on: str, args: ProbeArguments
     print(f"\n{title} on {reported_on} of {source}:\n\n{format_table(rows, metric)}\n")
     print(f"In {folder}: probe.json and probe.png.")
     return record
-
-
-def main(argv: list[str] | None = None) -> dict:
-    args, data_args = parse_arguments((ProbeArguments, DataArguments), argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    set_seed(args.seed)
-
-    keep_columns = () if args.fold_column is None else (args.fold_column,)
-    clips = gather_clips(load_labelled_audio(data_args, args.seed, keep_columns), args)
-    rows = []
-    for name, encoder in load_encoders(args):
-        rows += probe_model(name, encoder, clips, args)
-
-    num_folds = len(rows[0]["scores"])
-    reported_on = f"{num_folds} folds" if num_folds > 1 else f"the {clips.splits[-1]} clips"
-    metric = "mean_average_precision" if clips.labels.ndim == 2 else "accuracy"
-    return report(rows, metric, reported_on, args, data_args)
-
-
-if __name__ == "__main__":
-    main()

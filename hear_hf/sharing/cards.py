@@ -9,11 +9,14 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-STATIC_CARD = Path(__file__).parents[1] / "MODEL_CARD.md"
-CLASSIFIER_TEMPLATE = Path(__file__).with_name("model_card_template.md")
-PRETRAINING_TEMPLATE = Path(__file__).with_name("pretraining_card_template.md")
+from ..evaluation.metrics import METRIC_NAMES
+from ..markdown import code_span, plain
+
+TEMPLATES = Path(__file__).with_name("templates")
+STATIC_CARD = Path(__file__).parents[2] / "MODEL_CARD.md"
+CLASSIFIER_TEMPLATE = TEMPLATES / "classifier_card.md"
+PRETRAINING_TEMPLATE = TEMPLATES / "pretraining_card.md"
 PLACEHOLDER = "path/or/repository"  # in the code of a card whose repository is not known yet
-METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "mean_average_precision": "Mean average precision"}
 LOCAL_IMAGE = re.compile(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n*")
 LOCAL_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)[^)]*\)")
 
@@ -129,18 +132,6 @@ def static_sections() -> dict[str, str]:
     parts = re.split(r"^## (.+)\n", STATIC_CARD.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     texts = (LOCAL_LINK.sub(r"\1", LOCAL_IMAGE.sub("", text)).strip() for text in parts[1::2])
     return dict(zip(parts[::2], texts, strict=True))
-
-
-def code_span(text: str) -> str:
-    """Any text as code in Markdown, so that none of it is markup."""
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
-
-
-def plain(text: str) -> str:
-    """Any text as one line of Markdown without markup."""
-    return re.sub(r"([\\`*\[\]<>|&#])", r"\\\1", " ".join(text.split()))
 
 
 def _render(template: Path, metadata: ModelCardData, title: str, repository: str | None, model, **values) -> ModelCard:

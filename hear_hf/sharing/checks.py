@@ -16,9 +16,10 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 
 import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
-from hub_trial import outputs_elsewhere, outputs_on_noise
-from hub_upload import SharingError
-from model_cards import PLACEHOLDER
+
+from .cards import PLACEHOLDER
+from .isolated import outputs_elsewhere, outputs_on_noise
+from .upload import SharingError
 
 QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
 CONFIGS = ("config.json", "preprocessor_config.json")

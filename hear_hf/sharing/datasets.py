@@ -1,17 +1,8 @@
-"""Publishes labelled clips on the Hub as a data set that `load_dataset` gives with `Audio` and `ClassLabel`.
-
-    python examples/push_dataset.py my_sounds me/my-sounds --dry_run
-    python examples/push_dataset.py train.csv test.csv me/my-sounds --private --license cc-by-4.0
-
-A folder has a sub-folder a class, or train/, validation/ and test/ above those. Tables (CSV, TSV, JSON, parquet) name
-the clips and their labels, and are the split that their file's name begins with, else train. A README.md in the folder
-is kept as the card.
-"""
+"""Labelled clips as a data set of the Hub that `load_dataset` gives with `Audio` and `ClassLabel`."""
 
 import argparse
 import hashlib
 import re
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
@@ -25,12 +16,12 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from tqdm.auto import tqdm
 
-from audio_datasets import SPLIT_NAMES, DataArguments, encode_labels, load_splits
-from audio_decoding import decode_audio
-from hub_upload import SharingError, add_destination_arguments, announce, destination, explain, publish, show
-from model_cards import code_span, plain
+from ..data.decoding import decode_audio
+from ..data.labelled import SPLIT_NAMES, DataArguments, encode_labels, load_splits
+from .cards import code_span, plain
+from .upload import SharingError
 
-CARD_TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
+CARD_TEMPLATE = Path(__file__).with_name("templates") / "dataset_card.md"
 MAX_SHARD_SIZE = 500_000_000  # bytes of audio in a parquet file
 SAMPLING_RATE = 16_000  # Hz, to which clips are decoded to see whether they can be
 NUM_NAMED = 10  # broken clips
@@ -57,55 +48,6 @@ class Split:
         """Clips of each label."""
         found = Counter(chain.from_iterable(np.atleast_1d(label).tolist() for label in self.labels))
         return [found[i] for i in range(num_labels)]
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", metavar="FOLDER_OR_TABLES", help="A folder, or one or several tables.")
-    parser.add_argument("repo_id", metavar="REPOSITORY", help="Where to, as OWNER/NAME.")
-    add_destination_arguments(parser)
-    add = parser.add_argument
-    add("--audio_column_name", "--audio-column-name", default="audio", help="The tables' column of clips.")
-    add("--label_column_name", "--label-column-name", default="label", help="Their column of labels.")
-    add("--multi_label", "--multi-label", action="store_true", help="A clip has any number of labels.")
-    add("--skip_broken", "--skip-broken", action="store_true", help="Leave out clips that cannot be decoded.")
-    add("--license", help="As the Hub names licences; without one nobody else may use the clips.")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            share(args, Path(temporary))
-    except SharingError as error:
-        raise SystemExit(str(error)) from error
-
-
-def share(args: argparse.Namespace, temporary: Path) -> None:
-    target, staged = destination(args, "dataset"), temporary / "staged"
-    datasets = load(args)
-    splits = write_splits(datasets, staged / "data", args.skip_broken)
-    features = published_features(next(iter(datasets.values())))
-    card = dataset_card(splits, features, staged / "data", args)
-    card.save(staged / "README.md")
-    show(staged, {})
-    if not card.data.license:
-        print("No licence is stated, so nobody else may use the clips: give one by --license.")
-    if args.dry_run:
-        return
-    commit = publish(staged, target, lambda path: path.startswith("data/") and path.endswith(".parquet"))
-    announce(commit, target)
-    print("Downloading it again, to compare ...")
-    try:
-        source = {"repo_id": target.name, "repo_type": "dataset", "revision": commit.oid}
-        target.api().snapshot_download(**source, local_dir=temporary / "downloaded")
-        compare(splits, features, temporary)
-    except Exception as error:
-        raise SharingError(
-            f"The files are on the Hub as commit {commit.oid}, but: {explain(error, target)}"
-        ) from error
-    print("The downloaded clips and labels are the same.")
 
 
 def load(args: argparse.Namespace) -> dict[str, Dataset]:
@@ -257,7 +199,3 @@ def compare(splits: dict[str, Split], features: Features, temporary: Path) -> No
         same = (downloaded[name].features, found.digests, found.labels) == (features, split.digests, split.labels)
         if not same:
             raise SharingError(f"The split {name} is not what went up. Give the command again.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Loads models by Auto classes with the code that they bring along, and saves what they make of a fixed clip.
 
-    python examples/hub_trial.py OUTPUT_FOLDER SOURCE REVISION AUTO_CLASS[:SUBFOLDER] ...
+    python -P hear_hf/sharing/isolated.py OUTPUT_FOLDER SOURCE REVISION AUTO_CLASS[:SUBFOLDER] ...
 
 `hear_hf` cannot be imported here, so a model must do without it, as on anybody's machine.
 """
@@ -61,7 +61,7 @@ def outputs_elsewhere(
         environment |= {"HF_HOME": temporary, "HF_HUB_OFFLINE": str(int(Path(source).is_dir()))}
         if token is not None:
             environment["HF_TOKEN"] = token
-        command = [sys.executable, __file__, temporary, source, revision, *map(":".join, models)]
+        command = [sys.executable, "-P", __file__, temporary, source, revision, *map(":".join, models)]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         if result.returncode != 0:
             raise RuntimeError((result.stderr.strip().splitlines() or ["it ended without a word"])[-1])

@@ -1,62 +1,48 @@
-"""Pretrains HEAR's acoustic model by masked audio modelling: stage 2 of the pretraining (paper, 3.2).
-
-On the embedded spoken digits, after `python examples/train_quantizer.py`, on a laptop in minutes:
-
-    python examples/pretrain.py
-
-On your own recordings, with a quantizer of your own:
-
-    python examples/pretrain.py --data_dir my_recordings --quantizer_name_or_path runs/my_quantizer \
-        --output_dir runs/my_pretrained
-
-Stage 3 is `finetune.py --model_name_or_path runs/my_pretrained --acoustic_learning_rate_scale 0.1`.
-"""
+"""Stage 2 of the pretraining: masked audio modelling of the acoustic model (paper, 3.2)."""
 
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
-from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForPreTraining, HEARQuantizer, HEARQuantizerConfig
-from pretraining import PretrainingArguments, PretrainingCollator, PretrainingTrainer, load_clips, run
-from pretraining_report import report
-from scripting import parse_arguments, start
-from unlabelled_audio import PretrainingDataArguments
+from .. import HEARConfig, HEARFeatureExtractor, HEARForPreTraining, HEARQuantizer, HEARQuantizerConfig
+from ..arguments import option
+from .pretraining import PretrainingArguments, PretrainingTrainer
 
 
 @dataclass
 class PretrainingModelArguments:
     """Which model to train, by whose codes."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A checkpoint to train further. Without it HEAR starts from scratch."}
+    model_name_or_path: str | None = option(
+        default=None, help="A checkpoint to train further. Without it HEAR starts from scratch."
     )
-    model_revision: str = field(default="main", metadata={"help": "The branch, tag or commit of that checkpoint."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that it or the quantizer brings."})
-    config_overrides: str | None = field(
-        default=None, metadata={"help": "Fields of the config to change, for example `num_hidden_layers=3`."}
+    model_revision: str = option(default="main", help="The branch, tag or commit of that checkpoint.")
+    trust_remote_code: bool = option(default=False, help="Run the code that it or the quantizer brings.")
+    config_overrides: str | None = option(
+        default=None, help="Fields of the config to change, for example `num_hidden_layers=3`."
     )
-    quantizer_name_or_path: str = field(
-        default="runs/quantizer", metadata={"help": "The quantizer that train_quantizer.py made, or one of the Hub."}
+    quantizer_name_or_path: str = option(
+        default="runs/quantizer", help="The quantizer that train_quantizer.py made, or one of the Hub."
     )
-    quantizer_revision: str = field(default="main", metadata={"help": "The quantizer's branch, tag or commit."})
-    precompute_codes: bool = field(
-        default=False, metadata={"help": "Quantize each whole clip once, before the training, rather than each crop."}
+    quantizer_revision: str = option(default="main", help="The quantizer's branch, tag or commit.")
+    precompute_codes: bool = option(
+        default=False, help="Quantize each whole clip once, before the training, rather than each crop."
     )
-    mask_time_prob: float = field(default=0.4, metadata={"help": "Share of each clip's frames to hide."})
-    mask_time_length: int = field(default=5, metadata={"help": "Frames of 20 ms of each hidden span; the paper's: 1."})
+    mask_time_prob: float = option(default=0.4, help="Share of each clip's frames to hide.")
+    mask_time_length: int = option(default=5, help="Frames of 20 ms of each hidden span; the paper's: 1.")
 
 
 @dataclass
 class MaskedModellingArguments(PretrainingArguments):
     """TrainingArguments whose defaults suit masked audio modelling."""
 
-    output_dir: str = field(default="runs/pretrained", metadata={"help": "Where the model and its report go."})
-    learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate of AdamW."})
-    num_train_epochs: float = field(default=5.0, metadata={"help": "Passes over the clips."})
+    output_dir: str = option(default="runs/pretrained", help="Where the model and its report go.")
+    learning_rate: float = option(default=6e-4, help="Peak learning rate of AdamW.")
+    num_train_epochs: float = option(default=5.0, help="Passes over the clips.")
 
 
 class MaskedModellingTrainer(PretrainingTrainer):
@@ -147,38 +133,3 @@ def save_quantizer(quantizer: HEARQuantizer, feature_extractor: HEARFeatureExtra
 def describe_masking(args: PretrainingModelArguments) -> str:
     spans = f"spans of {args.mask_time_length} frames" if args.mask_time_length > 1 else "single frames"
     return f"{args.mask_time_prob:.0%} of each clip's frames were hidden, in {spans}, and their codes predicted."
-
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    arguments = (PretrainingModelArguments, PretrainingDataArguments, MaskedModellingArguments)
-    model_args, data_args, training_args = parse_arguments(arguments, argv)
-    start(training_args)
-
-    quantizer = load_quantizer(model_args)
-    model = load_model(model_args, quantizer)
-    data_args = replace(data_args, teacher_column_name="", teacher_file=None)  # a teacher's states are for stage 1
-    if model_args.precompute_codes and data_args.streaming:
-        raise ValueError("`precompute_codes` must come without `streaming`: a stream is quantized as it is read.")
-    train, validation = load_clips(model.config, data_args, training_args)
-    if model_args.precompute_codes:
-        train, validation = (
-            None if clips is None else add_codes(clips, quantizer, training_args.device)
-            for clips in (train, validation)
-        )
-    feature_extractor = HEARFeatureExtractor(sampling_rate=model.config.sampling_rate)
-    trainer = MaskedModellingTrainer(
-        model,
-        training_args,
-        data_collator=PretrainingCollator(feature_extractor, model_args.mask_time_prob, model_args.mask_time_length),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=feature_extractor,
-        quantizer=quantizer,
-    )
-    if trainer.is_world_process_zero():
-        save_quantizer(quantizer, feature_extractor, Path(training_args.output_dir))
-    return run(trainer, lambda metrics: report(trainer, metrics, data_args, 2, describe_masking(model_args)))
-
-
-if __name__ == "__main__":
-    main()

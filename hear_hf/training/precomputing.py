@@ -1,18 +1,9 @@
-"""Runs a teacher once over unlabelled audio and stores its states, so that the quantizer can learn from them often.
-
-    python examples/precompute_teacher.py --data_dir my_recordings --output_dir runs/teacher \
-        --teacher_name_or_path MIT/ast-finetuned-audioset-10-10-0.4593
-    python examples/train_quantizer.py --train_file 'runs/teacher/*.parquet'
-    python examples/pretrain.py --train_file 'runs/teacher/*.parquet'
-
-The tables hold the clips, or their paths if they lie in files, and the column `teacher_hidden_states`. The same
-command given again goes on behind the last whole table.
-"""
+"""Stores a teacher's hidden states in tables once, so that the quantizer can learn from them in many passes."""
 
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,23 +11,20 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers.hf_argparser import HfArg
 
-from distillation import TeacherArguments
-from frozen_features import FrozenEncoder
-from pretraining_clips import ClipReader, UnusableClip
-from scripting import parse_arguments
-from teacher_features import NUM_FRAMES_COLUMN, TEACHER_COLUMN
-from unlabelled_audio import PretrainingDataArguments, load_unlabelled_audio
+from ..arguments import option
+from ..data.clips import ClipReader, UnusableClip
+from ..data.teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN
+from ..evaluation.frozen_encoders import FrozenEncoder
 
 
 @dataclass
 class PrecomputingArguments:
     """Where the states go."""
 
-    output_dir: str = HfArg(default="runs/teacher", help="The folder for the tables.")
-    batch_size: int = HfArg(default=8, help="Clips that the teacher reads at once, each of them whole.")
-    clips_per_file: int = HfArg(default=500, help="Clips of a table.")
+    output_dir: str = option(default="runs/teacher", help="The folder for the tables.")
+    batch_size: int = option(default=8, help="Clips that the teacher reads at once, each of them whole.")
+    clips_per_file: int = option(default=500, help="Clips of a table.")
 
     def __post_init__(self):
         for name in ("batch_size", "clips_per_file"):
@@ -121,31 +109,3 @@ def precompute(clips: Dataset, encoder: FrozenEncoder, teacher: dict, args: Prec
     if num_unusable:
         print(f"{num_unusable} clips cannot be used and have no states: the training passes over them.")
     return paths
-
-
-def main(argv: list[str] | None = None) -> list[Path]:
-    arguments = (PrecomputingArguments, TeacherArguments, PretrainingDataArguments)
-    args, teacher_args, data_args = parse_arguments(arguments, argv)
-    if teacher_args.teacher_name_or_path is None:
-        raise ValueError("`teacher_name_or_path` must name an audio model of Transformers, found none.")
-    if data_args.streaming:
-        raise ValueError("The clips must come without `streaming`: give the tables of a large set one after another.")
-    clips, _ = load_unlabelled_audio(replace(data_args, validation_share=0.0))
-    encoder = FrozenEncoder(
-        teacher_args.teacher_name_or_path,
-        layer=teacher_args.teacher_layer,
-        revision=teacher_args.teacher_revision,
-        trust_remote_code=teacher_args.teacher_trust_remote_code,
-    )
-    teacher = {
-        "name": teacher_args.teacher_name_or_path,
-        "layer": teacher_args.teacher_layer,
-        "revision": teacher_args.teacher_revision,
-    }
-    paths = precompute(clips.select_columns("audio"), encoder, teacher, args)
-    print(f"Next: python examples/train_quantizer.py --train_file '{args.output_dir}/*.parquet'")
-    return paths
-
-
-if __name__ == "__main__":
-    main()

@@ -8,18 +8,19 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import TrainingArguments
 
-from hear_hf.masking_hear import share_mask
-from hear_hf.modeling_hear_quantizer import code_statistics, count_codes
-from hear_hf.spectrogram_hear import frame_mask, num_encoder_frames
-from pretraining_clips import ClipsTrainer, PretrainingClips, StreamedClips
-from scripting import last_checkpoint
-from unlabelled_audio import PretrainingDataArguments, load_pretraining_clips
+from ..arguments import option
+from ..data.clips import ClipsTrainer, PretrainingClips, StreamedClips
+from ..data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+from ..masking_hear import share_mask
+from ..modeling_hear_quantizer import code_statistics, count_codes
+from ..spectrogram_hear import frame_mask, num_encoder_frames
+from .runs import last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -28,23 +29,21 @@ logger = logging.getLogger(__name__)
 class PretrainingArguments(TrainingArguments):
     """TrainingArguments whose defaults suit both stages."""
 
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of the matrices."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or below 1 their share."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Clips per device and step."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Clips per device in evaluation."})
-    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate."})
-    eval_steps: float | None = field(
-        default=0.1, metadata={"help": "Steps between evaluations, or below 1 their share."}
+    weight_decay: float = option(default=0.01, help="Weight decay of the matrices.")
+    lr_scheduler_type: str = option(default="cosine", help="How the learning rate falls.")
+    warmup_steps: float = option(default=0.1, help="Steps of warm-up, or below 1 their share.")
+    per_device_train_batch_size: int = option(default=32, help="Clips per device and step.")
+    per_device_eval_batch_size: int = option(default=32, help="Clips per device in evaluation.")
+    eval_strategy: str = option(default="steps", help="When to evaluate.")
+    eval_steps: float | None = option(default=0.1, help="Steps between evaluations, or below 1 their share.")
+    save_strategy: str = option(default="steps", help="When to save a checkpoint.")
+    save_steps: float = option(default=0.1, help="Steps between checkpoints, or below 1 their share.")
+    save_total_limit: int | None = option(default=2, help="Checkpoints to keep.")
+    logging_steps: float = option(default=10, help="Steps between two logged losses.")
+    dataloader_pin_memory: bool = option(
+        default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
     )
-    save_strategy: str = field(default="steps", metadata={"help": "When to save a checkpoint."})
-    save_steps: float = field(default=0.1, metadata={"help": "Steps between checkpoints, or below 1 their share."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Whether batches reach the GPU through pinned memory."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Clips are decoded on the fly: keep False."})
+    remove_unused_columns: bool = option(default=False, help="Clips are decoded on the fly: keep False.")
 
     def num_steps(self, clips: PretrainingClips | StreamedClips) -> int:
         """Optimizer steps of the whole run."""

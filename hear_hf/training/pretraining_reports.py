@@ -6,10 +6,10 @@ import matplotlib
 import numpy as np
 import torch
 
-from model_cards import pretraining_card
-from pretraining import PretrainingTrainer
-from pretraining_clips import PretrainingClips
-from reporting import describe_source, hub_datasets
+from ..data.clips import PretrainingClips
+from ..data.labelled import describe_source, hub_datasets
+from ..sharing.cards import pretraining_card
+from .pretraining import PretrainingTrainer
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt

@@ -1,30 +1,17 @@
-"""Trains HEAR's quantizer, its acoustic tokenizer, on unlabelled audio: stage 1 of the pretraining (paper, 3.2).
-
-On the embedded spoken digits, without a teacher, on a laptop in minutes:
-
-    python examples/train_quantizer.py
-
-On your own recordings, distilled from any audio model of the Hub:
-
-    python examples/train_quantizer.py --data_dir my_recordings --teacher_name_or_path microsoft/wavlm-base \
-        --teacher_layer 9 --output_dir runs/my_quantizer
-
-Stage 2 is `pretrain.py --quantizer_name_or_path runs/my_quantizer`.
-"""
+"""Stage 1 of the pretraining: a quantizer, HEAR's acoustic tokenizer, distilled on unlabelled audio (paper, 3.2)."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForPreTraining, TrainerCallback
 
-from distillation import Teacher, TeacherArguments
-from frozen_features import FrozenEncoder
-from hear_hf import HEARFeatureExtractor, HEARQuantizerConfig, HEARQuantizerForPreTraining
-from pretraining import PretrainingArguments, PretrainingCollator, PretrainingTrainer, load_clips, run, valid_frames
-from pretraining_report import report
-from scripting import parse_arguments, start
-from unlabelled_audio import PretrainingDataArguments
+from .. import HEARQuantizerConfig, HEARQuantizerForPreTraining
+from ..arguments import option
+from ..data.unlabelled import PretrainingDataArguments
+from ..evaluation.frozen_encoders import FrozenEncoder
+from .pretraining import PretrainingArguments, PretrainingTrainer, valid_frames
+from .teachers import Teacher, TeacherArguments
 
 DIVERSITY_LOSS_WEIGHT = 10.0  # of a new quantizer; by the paper's 0.1 most codes of a small data set stay unused
 LOSSES = ("reconstruction_loss", "distillation_loss", "diversity_loss")
@@ -34,18 +21,16 @@ LOSSES = ("reconstruction_loss", "distillation_loss", "diversity_loss")
 class QuantizerArguments:
     """Which quantizer to train."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A quantizer to train further. Without it HEAR's starts from scratch."}
+    model_name_or_path: str | None = option(
+        default=None, help="A quantizer to train further. Without it HEAR's starts from scratch."
     )
-    model_revision: str = field(default="main", metadata={"help": "The branch, tag or commit of that checkpoint."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that it brings along."})
-    config_overrides: str | None = field(
-        default=None,
-        metadata={"help": "Fields of the config to change, for example `codebook_size=512,num_hidden_layers=3`."},
+    model_revision: str = option(default="main", help="The branch, tag or commit of that checkpoint.")
+    trust_remote_code: bool = option(default=False, help="Run the code that it brings along.")
+    config_overrides: str | None = option(
+        default=None, help="Fields of the config to change, for example `codebook_size=512,num_hidden_layers=3`."
     )
-    temperature_anneal_share: float = field(
-        default=0.7,
-        metadata={"help": "Share of the steps in which the temperature falls to its minimum; 0: the config's decay."},
+    temperature_anneal_share: float = option(
+        default=0.7, help="Share of the steps in which the temperature falls to its minimum; 0: the config's decay."
     )
 
 
@@ -53,9 +38,9 @@ class QuantizerArguments:
 class QuantizerTrainingArguments(PretrainingArguments):
     """TrainingArguments whose defaults suit the quantizer."""
 
-    output_dir: str = field(default="runs/quantizer", metadata={"help": "Where the model and its report go."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    num_train_epochs: float = field(default=5.0, metadata={"help": "Passes over the clips."})
+    output_dir: str = option(default="runs/quantizer", help="Where the model and its report go.")
+    learning_rate: float = option(default=1e-3, help="Peak learning rate of AdamW.")
+    num_train_epochs: float = option(default=5.0, help="Passes over the clips.")
 
 
 class TemperatureAnnealing(TrainerCallback):
@@ -144,35 +129,3 @@ def describe_teacher(args: TeacherArguments, clips) -> str:
         Path(args.teacher_name_or_path).name if Path(args.teacher_name_or_path).exists() else args.teacher_name_or_path
     )
     return f"It was distilled from layer {args.teacher_layer} of `{name}`."
-
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    arguments = (QuantizerArguments, TeacherArguments, PretrainingDataArguments, QuantizerTrainingArguments)
-    model_args, teacher_args, data_args, training_args = parse_arguments(arguments, argv)
-    start(training_args)
-
-    config = load_config(model_args)
-    train, validation = load_clips(config, data_args, training_args)
-    teacher = load_teacher(teacher_args, train, data_args, config.sampling_rate, training_args.device)
-    source = teacher or train.teacher
-    config.teacher_hidden_size = None if source is None else source.hidden_size
-    if model_args.temperature_anneal_share > 0:
-        num_steps = training_args.num_steps(train)
-        config.gumbel_temperature_decay = temperature_decay(config, num_steps, model_args.temperature_anneal_share)
-
-    model = load_model(model_args, config)
-    feature_extractor = HEARFeatureExtractor(sampling_rate=config.sampling_rate)
-    trainer = QuantizerTrainer(
-        model,
-        training_args,
-        data_collator=PretrainingCollator(feature_extractor),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=feature_extractor,
-        teacher=teacher,
-    )
-    return run(trainer, lambda metrics: report(trainer, metrics, data_args, 1, describe_teacher(teacher_args, train)))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,9 @@ from sklearn.metrics import classification_report, confusion_matrix
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
-from audio_datasets import DataArguments
-from model_cards import METRIC_NAMES, classifier_card, code_span
+from ..data.labelled import DataArguments, describe_source, hub_datasets
+from ..evaluation.metrics import METRIC_NAMES
+from ..sharing.cards import classifier_card
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
@@ -84,23 +85,6 @@ def plot_confusion_matrix(prediction: PredictionOutput, names: list[str], path: 
     figure.colorbar(image, ax=axes, label="share of the true label's clips")
     figure.savefig(path, dpi=120)
     plt.close(figure)
-
-
-def describe_source(args: DataArguments) -> str:
-    """The name of the training data, without the folders of this machine."""
-    if args.dataset_name:
-        return code_span(args.dataset_name)
-    if args.data_dir:
-        return f"the local folder {code_span(Path(args.data_dir).name)}"
-    if args.train_file:
-        return "the local files " + ", ".join(code_span(Path(file).name) for file in args.train_file)
-    return "spoken English digits, synthesised by eSpeak NG; no voice is in two splits"
-
-
-def hub_datasets(args: DataArguments) -> list[str] | None:
-    """The training data's name on the Hub, where they are from there."""
-    is_local = args.dataset_name is None or Path(args.dataset_name).exists()
-    return None if is_local else [args.dataset_name]
 
 
 def write_model_card(

@@ -1,24 +1,13 @@
-"""What the training scripts share around their Trainer: arguments, logging, when to save and where to resume."""
+"""What all training runs share around their Trainer: logging, when to save and where to resume."""
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import transformers
-from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
 logger = logging.getLogger(__name__)
-
-
-def parse_arguments(dataclasses: tuple[type, ...], argv: list[str] | None = None) -> tuple:
-    """Instances of the dataclasses from the command line, or from the one JSON or YAML file that it names."""
-    parser = HfArgumentParser(dataclasses)
-    argv = sys.argv[1:] if argv is None else argv
-    if len(argv) == 1 and argv[0].endswith((".json", ".yaml", ".yml")):
-        read = parser.parse_json_file if argv[0].endswith(".json") else parser.parse_yaml_file
-        return read(argv[0])
-    return parser.parse_args_into_dataclasses(argv)
 
 
 def start(training_args: TrainingArguments) -> None:

@@ -7,9 +7,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, IterableDataset
 from tqdm.auto import tqdm
-from transformers.hf_argparser import HfArg
 
-from frozen_features import FrozenEncoder, interpolate_frames
+from ..arguments import option
+from ..evaluation.frozen_encoders import FrozenEncoder, interpolate_frames
 
 NUM_STATISTICS_CLIPS = 256
 MIN_DEVIATION = 1e-6
@@ -19,13 +19,13 @@ MIN_DEVIATION = 1e-6
 class TeacherArguments:
     """The model to distil from, where the data bring no precomputed `teacher_hidden_states`."""
 
-    teacher_name_or_path: str | None = HfArg(
+    teacher_name_or_path: str | None = option(
         default=None,
         help="Any audio model of Transformers, from the Hub or a folder. Without it, nothing is distilled.",
     )
-    teacher_layer: int = HfArg(default=-1, help="Which of its `hidden_states`; negative from the end.")
-    teacher_revision: str = HfArg(default="main", help="The branch, tag or commit of the teacher.")
-    teacher_trust_remote_code: bool = HfArg(default=False, help="Run the code that the teacher brings along.")
+    teacher_layer: int = option(default=-1, help="Which of its `hidden_states`; negative from the end.")
+    teacher_revision: str = option(default="main", help="The branch, tag or commit of the teacher.")
+    teacher_trust_remote_code: bool = option(default=False, help="Run the code that the teacher brings along.")
 
 
 class Teacher:

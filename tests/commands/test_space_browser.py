@@ -19,7 +19,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="driving a browser 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
-APP = Path(__file__).parent.parent / "examples" / "space" / "app.py"
+APP = Path(__file__).parents[2] / "examples" / "space" / "app.py"
 PATIENCE = 60_000  # ms, for a busy machine
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Put before the app as `sitecustomize`: notes each host that the server's Python looks up or connects to.

@@ -46,7 +46,7 @@ from original_checkpoints import (
 )
 from original_layout import encoder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KINDS = [whole_classifier, acoustic_model, pretraining_framework, tokenizer_training_framework, tokenizer]
 
 

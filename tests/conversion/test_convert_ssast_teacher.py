@@ -17,10 +17,10 @@ from transformers import ASTModel, AutoFeatureExtractor, AutoModel
 
 import convert_ssast_teacher
 from convert_ssast_teacher import convert, main
-from frozen_features import FrozenEncoder
+from hear_hf.evaluation.frozen_encoders import FrozenEncoder
 from original_checkpoints import whole_classifier
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PUBLISHED = {"mel_bins": 128, "patch_frames": 2, "frames": 1024}
 SMALL = {"mel_bins": 16, "patch_frames": 4, "frames": 40}
 QUERY = "module.v.blocks.0.attn.qkv.weight"

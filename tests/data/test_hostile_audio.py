@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import finetune
 import predict
 import stream
-from audio_decoding import decode_audio
 from hear_hf import HEARFeatureExtractor
+from hear_hf.data.clips import ClipReader, UnusableClip
+from hear_hf.data.decoding import decode_audio
 from helpers import small_model
-from pretraining_clips import ClipReader, UnusableClip
 
 RATE = 16_000
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}

@@ -14,9 +14,9 @@ import torch
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, List
 from transformers import HfArgumentParser
 
-import audio_datasets
-from audio_datasets import DataArguments, load_labelled_audio
-from audio_decoding import decode_audio
+from hear_hf.data import labelled as audio_datasets
+from hear_hf.data.decoding import decode_audio
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
 
 
 def tone(seconds=0.1, sampling_rate=16000, frequency=440.0):

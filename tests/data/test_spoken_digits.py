@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-import spoken_digits as spoken_digits_module
-from spoken_digits import DIGITS, FEMALE_VOICES, MALE_VOICES, spoken_digits
+from hear_hf.data import spoken_digits as spoken_digits_module
+from hear_hf.data.spoken_digits import DIGITS, FEMALE_VOICES, MALE_VOICES, spoken_digits
 
 NUM_VOICES = {"train": 30, "validation": 4, "test": 6}
 

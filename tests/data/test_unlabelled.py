@@ -22,10 +22,10 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import HfArgumentParser, TrainingArguments
 
-import unlabelled_audio
-from pretraining_clips import ClipReader, ClipsTrainer, EpochSampler, PretrainingClips, StreamedClips
-from teacher_features import TeacherFeatures
-from unlabelled_audio import PretrainingDataArguments, load_pretraining_clips, load_unlabelled_audio
+from hear_hf.data import unlabelled as unlabelled_audio
+from hear_hf.data.clips import ClipReader, ClipsTrainer, EpochSampler, PretrainingClips, StreamedClips
+from hear_hf.data.teacher_states import TeacherFeatures
+from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips, load_unlabelled_audio
 
 RATE = 16_000
 FRAME = 320  # samples of an encoder frame
@@ -197,7 +197,7 @@ def test_a_validation_file_holds_out_nothing_and_may_go_with_a_stream(tmp_path):
         ({"train_file": ["x"], "max_train_samples": 3, "streaming": True}, "limit a stream with --max_steps"),
         ({"data_dir": "nowhere"}, "must be a folder with audio files in or below it, found none in nowhere"),
         ({"train_file": ["nowhere/*.wav"]}, "'nowhere/.*' must lead to files .* found: no file"),
-        ({"train_file": [__file__]}, "must lead to files that end in one of .* found: .*test_unlabelled_audio.py"),
+        ({"train_file": [__file__]}, "must lead to files that end in one of .* found: .*test_unlabelled.py"),
     ],
 )
 def test_arguments_that_lead_nowhere_are_clear_errors(arguments, message):

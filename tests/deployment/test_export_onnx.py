@@ -17,9 +17,9 @@ pytest.importorskip("onnxscript", reason="the export needs `pip install hear_hf[
 
 import onnxruntime
 
-import export_onnx
 import run_onnx
 from hear_hf import HEARModel
+from hear_hf.deployment import onnx_export
 from helpers import noise, ragged_batch, samples_of, small_model
 
 LABELS = ["bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
@@ -51,13 +51,13 @@ def folder(model, tmp_path_factory):
     model.save_pretrained(folder / "model")
     for i in range(3):
         soundfile.write(folder / f"{i}.wav", noise(12_000 + 5000 * i, i).numpy(), 16_000)
-    export_onnx.export(str(folder / "model"), str(folder / "exported"), ["float32", "float16", "int8"])
+    onnx_export.export(str(folder / "model"), str(folder / "exported"), ["float32", "float16", "int8"])
     return folder
 
 
 def logits_of(folder, dtype: str, waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    session = onnxruntime.InferenceSession(folder / "exported" / export_onnx.FILES[dtype])
-    return torch.from_numpy(session.run(None, export_onnx.model_inputs(waveform.numpy(), mask.numpy()))[0])
+    session = onnxruntime.InferenceSession(folder / "exported" / onnx_export.FILES[dtype])
+    return torch.from_numpy(session.run(None, onnx_export.model_inputs(waveform.numpy(), mask.numpy()))[0])
 
 
 # Windows start every 24 frames, segments every 150; T is odd or even.
@@ -89,18 +89,18 @@ def test_logits_of_smaller_types_are_near_those_of_float32(folder, model, dtype,
 
 
 def test_no_sum_of_two_8_bit_products_overflows_16_bits(folder):
-    graph = export_onnx.onnx.load(folder / "exported" / "model_int8.onnx").graph
-    weights = [t for t in graph.initializer if t.data_type == export_onnx.TensorProto.INT8 and len(t.dims) == 2]
+    graph = onnx_export.onnx.load(folder / "exported" / "model_int8.onnx").graph
+    weights = [t for t in graph.initializer if t.data_type == onnx_export.TensorProto.INT8 and len(t.dims) == 2]
     assert weights  # x86 processors without VNNI add pairs of products with activations of up to 255
-    assert all(2 * 255 * np.abs(export_onnx.numpy_helper.to_array(t).astype(int)).max() < 2**15 for t in weights)
+    assert all(2 * 255 * np.abs(onnx_export.numpy_helper.to_array(t).astype(int)).max() < 2**15 for t in weights)
 
 
 def test_float16_and_int8_store_the_weights_in_fewer_bits(folder):
     def bits(dtype):
-        graph = export_onnx.onnx.load(folder / "exported" / export_onnx.FILES[dtype]).graph
+        graph = onnx_export.onnx.load(folder / "exported" / onnx_export.FILES[dtype]).graph
         shapes = [(96, 48), (48, 96)]  # the acoustic model's feed-forward layer, transposed
         return {
-            export_onnx.numpy_helper.to_array(t).dtype.itemsize * 8
+            onnx_export.numpy_helper.to_array(t).dtype.itemsize * 8
             for t in graph.initializer
             if tuple(t.dims) in shapes
         }
@@ -109,13 +109,13 @@ def test_float16_and_int8_store_the_weights_in_fewer_bits(folder):
 
 
 def test_calibrated_integers_are_near_float32_too(folder, model):
-    graph = export_onnx.onnx.load(folder / "exported" / "model.onnx")
+    graph = onnx_export.onnx.load(folder / "exported" / "model.onnx")
     path = folder / "calibrated.onnx"
-    export_onnx.write_variant(graph, "int8", path, export_onnx.calibration_files(folder), 16_000)
-    operators = {node.op_type for node in export_onnx.onnx.load(path).graph.node}
+    onnx_export.write_variant(graph, "int8", path, onnx_export.calibration_files(folder), 16_000)
+    operators = {node.op_type for node in onnx_export.onnx.load(path).graph.node}
     assert "QuantizeLinear" in operators and "DynamicQuantizeLinear" not in operators
-    difference = export_onnx.largest_difference(export_onnx.open_session(path), model)
-    assert 0 < difference < export_onnx.TOLERANCES["int8"]
+    difference = onnx_export.largest_difference(onnx_export.open_session(path), model)
+    assert 0 < difference < onnx_export.TOLERANCES["int8"]
 
 
 def test_metadata_say_what_a_device_must_know(folder):
@@ -168,30 +168,30 @@ def test_the_runner_scores_as_the_problem_asks(problem_type):
 
 
 def test_a_file_that_differs_from_pytorch_is_not_written(folder, tmp_path, monkeypatch):
-    graph = export_onnx.onnx.load(folder / "exported" / "model.onnx")
-    monkeypatch.setattr(export_onnx, "to_onnx", lambda model: graph)
+    graph = onnx_export.onnx.load(folder / "exported" / "model.onnx")
+    monkeypatch.setattr(onnx_export, "to_onnx", lambda model: graph)
     (tmp_path / "model.onnx").write_text("an older one")
     small_model(num_hidden_layers=1, num_labels=7, layer_norm_eps=0.5).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="must be within 0.001 of PyTorch's.*model.onnx is not written"):
-        export_onnx.export(str(tmp_path / "other"), str(tmp_path), ["float32"])
+        onnx_export.export(str(tmp_path / "other"), str(tmp_path), ["float32"])
     assert (tmp_path / "model.onnx").read_text() == "an older one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "other"]
 
 
 def test_calibration_without_audio_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=f"folder with audio files, found none in {tmp_path}"):
-        export_onnx.export(str(folder / "model"), str(tmp_path), ["int8"], str(tmp_path))
+        onnx_export.export(str(folder / "model"), str(tmp_path), ["int8"], str(tmp_path))
 
 
 def test_calibration_of_floats_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="is for --dtype int8, found without it"):
-        export_onnx.export(str(folder / "model"), str(tmp_path), ["float16"], str(folder))
+        onnx_export.export(str(folder / "model"), str(tmp_path), ["float16"], str(folder))
 
 
 def test_a_model_without_a_classifier_s_weights_is_refused(tmp_path):
     HEARModel(small_model().config).save_pretrained(tmp_path / "bare")
     with pytest.raises(ValueError, match="must be a HEAR classifier, found weights without classifier"):
-        export_onnx.export(str(tmp_path / "bare"), str(tmp_path / "exported"), ["float32"])
+        onnx_export.export(str(tmp_path / "bare"), str(tmp_path / "exported"), ["float32"])
     assert not (tmp_path / "exported").exists()
 
 

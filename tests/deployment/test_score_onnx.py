@@ -9,9 +9,11 @@ pytest.importorskip("onnxruntime", reason="the scoring needs `pip install hear_h
 pytest.importorskip("onnx", reason="the scoring needs `pip install hear_hf[onnx]`")
 pytest.importorskip("onnxscript", reason="the scoring needs `pip install hear_hf[onnx]`")
 
-import export_onnx
 import score_onnx
 from hear_hf import HEARFeatureExtractor
+from hear_hf.arguments import parse_arguments
+from hear_hf.data.labelled import DataArguments
+from hear_hf.deployment import onnx_export, onnx_scoring
 from helpers import noise, small_model
 
 LABELS = ["cat", "dog"]
@@ -35,7 +37,7 @@ def folder(tmp_path_factory):
     rows = "".join(f"{i}.wav,{LABELS[label]}\n" for i, label in enumerate(chosen))
     for name in ("train", "test"):
         (folder / f"{name}.csv").write_text("audio,label\n" + rows)
-    export_onnx.export(str(folder / "model"), str(folder / "exported"), ["float32", "int8"])
+    onnx_export.export(str(folder / "model"), str(folder / "exported"), ["float32", "int8"])
     return folder
 
 
@@ -56,11 +58,11 @@ def test_each_type_is_scored_on_the_test_clips(folder, capsys):
 
 
 def test_a_clip_that_a_type_labels_otherwise_is_counted(folder, monkeypatch):
-    opposite = score_onnx.Contestant("opposite", lambda clip: -reference.logits(clip), 0.0)
-    reference = score_onnx.pytorch_contestant(export_onnx.load(folder / "model"), torch.float32)
-    monkeypatch.setattr(score_onnx, "contestants", lambda _: [reference, opposite])
-    first, second = score_onnx.score(
-        *score_onnx.parse_arguments((score_onnx.ScoringArguments, score_onnx.DataArguments), arguments(folder))
+    opposite = onnx_scoring.Contestant("opposite", lambda clip: -reference.logits(clip), 0.0)
+    reference = onnx_scoring.pytorch_contestant(onnx_export.load(folder / "model"), torch.float32)
+    monkeypatch.setattr(onnx_scoring, "contestants", lambda _: [reference, opposite])
+    first, second = onnx_scoring.score(
+        *parse_arguments((onnx_scoring.ScoringArguments, DataArguments), arguments(folder))
     )
     assert (first["as float32"], second["as float32"]) == (100, 0)
     np.testing.assert_allclose([first["accuracy"], second["accuracy"]], [87.5, 12.5])

@@ -42,7 +42,6 @@ from transformers import (
     WhisperModel,
 )
 
-from frozen_features import FrozenEncoder, interpolate_frames
 from hear_hf import (
     HEARConfig,
     HEARFeatureExtractor,
@@ -52,6 +51,7 @@ from hear_hf import (
     HEARQuantizer,
     HEARQuantizerConfig,
 )
+from hear_hf.evaluation.frozen_encoders import FrozenEncoder, interpolate_frames
 from helpers import SMALL
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40, "hidden_size": 32}

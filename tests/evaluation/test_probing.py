@@ -1,4 +1,4 @@
-"""`examples/probe.py` on tiny random models and tones: what differs is found, and what is reported chose nothing."""
+"""Linear probes on tiny random models and tones: what differs is found, and what is reported chose nothing."""
 
 import json
 
@@ -12,8 +12,12 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 import probe
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARModel
+from hear_hf.arguments import parse_arguments
+from hear_hf.data.labelled import DataArguments
+from hear_hf.evaluation import probing
+from hear_hf.evaluation.frozen_encoders import FrozenEncoder
+from hear_hf.evaluation.probing import Clips, layers_to_probe, make_folds, probe_layer
 from helpers import SMALL
-from probe import Clips, layers_to_probe, make_folds, probe_layer
 
 RATE = 16_000
 FREQUENCIES = {"low": 200, "middle": 1000, "high": 5000}
@@ -132,9 +136,9 @@ def test_of_all_layers_the_best_on_the_validation_clips_is_taken(hear, tones, tm
 
 def test_a_random_baseline_has_the_architecture_but_not_the_weights(hear, wav2vec2, monkeypatch):
     arguments = ["--model_name_or_path", hear, wav2vec2, "random", "--random_baseline", "--layer", "-1", "0"]
-    args, _ = probe.parse_arguments((probe.ProbeArguments, probe.DataArguments), arguments)
-    monkeypatch.setattr(probe, "HEARConfig", lambda: HEARConfig(**SMALL))
-    encoders = [dict(probe.load_encoders(args)) for _ in range(2)]
+    args, _ = parse_arguments((probing.ProbeArguments, DataArguments), arguments)
+    monkeypatch.setattr(probing, "HEARConfig", lambda: HEARConfig(**SMALL))
+    encoders = [dict(probing.load_encoders(args)) for _ in range(2)]
     assert list(encoders[0]) == [hear, f"{hear}, random weights", wav2vec2, "random HEAR"]
     assert args.layer == ["-1", "0"]
     (trained, baseline, _, random), (*_, again) = (
@@ -153,12 +157,12 @@ def test_clips_that_cannot_be_decoded_are_skipped_and_counted(hear, tmp_path, ca
 
 
 def test_clips_are_cropped_and_pooled_over_their_own_frames(hear, tmp_path):
-    encoder = probe.FrozenEncoder(hear)
+    encoder = FrozenEncoder(hear)
     long, short = np.sin(np.arange(32_000)), 0.5 * np.sin(0.3 * np.arange(4_000))
     entries = [{"array": clip.astype(np.float32), "sampling_rate": RATE} for clip in (long, short)]
     audio = Dataset.from_list([{"audio": entry} for entry in entries])
-    args = probe.ProbeArguments(model_name_or_path=[hear], max_length_seconds=0.5)
-    features, kept = probe.extract_features("hear", encoder, audio, [3], args)
+    args = probing.ProbeArguments(model_name_or_path=[hear], max_length_seconds=0.5)
+    features, kept = probing.extract_features("hear", encoder, audio, [3], args)
     for row, clip in zip(features[3], (long[:8_000], short), strict=True):
         states = encoder([clip.astype(np.float32)], RATE)[0].numpy()
         expected = np.concatenate([states.mean(0), states.max(0), states.std(0)])

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import itertools
 import shutil
 import subprocess
 import sys
@@ -18,23 +19,29 @@ from packaging.version import Version
 
 import hear_hf
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 FOLDERS = ("benchmarks", "conversion", "docs", "examples", "tests")
 
-ONNX = {ROOT / "examples" / name for name in ("export_onnx.py", "run_onnx.py", "score_onnx.py")}
-DEMO = {ROOT / "examples" / "spoken_digits.py"}
+SUB_PACKAGES = {
+    "data": "data",
+    "evaluation": "evaluation",
+    "sharing": "sharing",
+    "train": "training",
+    "onnx": "deployment",
+}
+DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installed
 SCRIPTS = {  # by the extra that is enough to run them
     "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/*.py")},
-    "train": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - ONNX - DEMO,
-    "demo": DEMO,
-    "onnx": ONNX,
+    **{extra: {*ROOT.glob(f"hear_hf/{package}/*.py")} for extra, package in SUB_PACKAGES.items()},
+    "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE},
     "space": {*ROOT.glob("examples/space/*.py")},
-    "test": {*ROOT.glob("tests/*.py"), *ROOT.glob("tests/hub/*.py")},
+    "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py")},
 }
-OUR_MODULES = {"hear_hf"} | {path.stem for paths in SCRIPTS.values() for path in paths}
-OPTIONAL = {"sounddevice", "torchcodec"}  # for the microphone, and for formats that soundfile cannot read
+OUR_MODULES = {"hear_hf", DEVICE.stem} | {path.stem for paths in SCRIPTS.values() for path in paths}
+# For the microphone, for formats that soundfile cannot read, and for the spoken digits, which say so themselves.
+OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader"}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +65,10 @@ def wheel(built):
         yield file
 
 
-def test_the_wheel_holds_the_package_its_type_marker_and_the_license_alone(wheel):
+def test_the_wheel_holds_the_package_its_templates_its_type_marker_and_the_license_alone(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == {"hear_hf/py.typed"} | {f"hear_hf/{path.name}" for path in ROOT.glob("hear_hf/*.py")}
+    files = {*ROOT.glob("hear_hf/**/*.py"), *ROOT.glob("hear_hf/sharing/templates/*.md")}
+    assert names == {"hear_hf/py.typed"} | {path.relative_to(ROOT).as_posix() for path in files}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
 
@@ -151,7 +159,10 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 
 
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
-TESTED_EXTRAS = {"constraints-oldest.txt": ("train", "demo"), "constraints.txt": ("onnx", "space")}
+TESTED_EXTRAS = {
+    "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo"),
+    "constraints.txt": ("onnx", "space"),
+}
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 
 
@@ -161,6 +172,12 @@ def test_the_floors_are_what_the_tests_run_with(constraints):
     lines = [line for extra in TESTED_EXTRAS[constraints] for line in EXTRAS[extra]]
     if constraints == "constraints-oldest.txt":
         lines += PROJECT["dependencies"]
+    else:  # what the Space shares with the others is tested with those
+        lines = [
+            line
+            for line in lines
+            if line not in itertools.chain(*map(EXTRAS.get, TESTED_EXTRAS["constraints-oldest.txt"]))
+        ]
     for requirement in map(Requirement, lines):
         if requirement.name not in BY_HAND:
             (floor,) = (Version(each.version).release for each in requirement.specifier if each.operator == ">=")

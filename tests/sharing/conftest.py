@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-import hub_checks
 import push_to_hub
 from hear_hf import HEARFeatureExtractor
+from hear_hf.sharing import checks as hub_checks
 from helpers import small_model
 from local_hub import LocalHub, connect
 from pushing import LABELS

@@ -13,20 +13,17 @@ from huggingface_hub import HfApi
 
 import finetune
 import train_quantizer
-from audio_datasets import DataArguments
 from hear_hf import HEARFeatureExtractor
+from hear_hf.data.labelled import DataArguments, hub_datasets
+from hear_hf.sharing.models import TRAINER_DRAFT
 from helpers import noise, small_model, write_tone
 from local_hub import connect
-from push_to_hub import TRAINER_DRAFT
-from reporting import hub_datasets
 
 LOAD = """
 import json
 import sys
 
-from hub_trial import Absence
-
-sys.meta_path.insert(0, Absence("hear_hf"))
+sys.modules["hear_hf"] = None  # its import fails, as if it were not installed
 
 import numpy as np
 from transformers import AutoConfig, pipeline
@@ -51,7 +48,7 @@ found = {
     "without a token": error(token=False),
     "with another's token": error(token="hf_bob"),
     "hidden": scores("alice/hidden", token="hf_alice"),
-    "package": "hear_hf" in sys.modules,
+    "package": sys.modules["hear_hf"] is not None,
 }
 json.dump(found, open("found.json", "w"))
 """
@@ -107,8 +104,7 @@ def found(hub, models, tmp_path_factory):
         upload(models[1], home / "second", hub, "alice/hear")
         upload(models[1], home / "second", hub, "alice/hidden", private=True)
         np.save(home / "clip.npy", noise(16_000).numpy())
-        examples = os.path.dirname(finetune.__file__)
-        environment = os.environ | {"HF_HOME": str(home / "home"), "PYTHONPATH": examples}
+        environment = os.environ | {"HF_HOME": str(home / "home")}
         del environment["HF_TOKEN"]
         command = [sys.executable, "-c", LOAD]
         result = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from datasets import Audio, ClassLabel, List, load_dataset
 from huggingface_hub import DatasetCard
 
 import push_dataset
+from hear_hf.sharing import datasets
 from local_hub import connect
 
 REPOSITORY = ("datasets", "alice/tones")
@@ -122,7 +123,7 @@ def test_clips_of_several_labels_are_lists_of_classes(hub, tmp_path):
 
 
 def test_large_splits_are_cut_into_files(folder, hub, monkeypatch):
-    monkeypatch.setattr(push_dataset, "MAX_SHARD_SIZE", 6000)
+    monkeypatch.setattr(datasets, "MAX_SHARD_SIZE", 6000)
     push(folder)
     shards = [name for name in files_of(hub) if name.startswith("data/train-")]
     assert len(shards) == 3 and "data/train-00002-of-00003.parquet" in shards
@@ -172,7 +173,7 @@ def test_broken_clips_are_left_out_on_request(folder, hub, capsys):
 
 def test_a_split_is_told_by_the_table_s_name(tmp_path):
     names = ["train.csv", "validation_clean.csv", "dev-2.tsv", "test.parquet", "clips.csv"]
-    splits = [push_dataset.split_of(tmp_path / name) for name in names]
+    splits = [datasets.split_of(tmp_path / name) for name in names]
     assert splits == ["train", "validation", "validation", "test", "train"]
 
 

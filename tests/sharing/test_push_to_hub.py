@@ -1,20 +1,15 @@
-"""`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what goes up, and the Space."""
+"""`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what goes up."""
 
-import pytest
-import yaml
 from huggingface_hub import HfApi
 from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2FeatureExtractor
 
-import hub_checks
-import push_to_hub
 from golden import SMALL_QUANTIZER, golden_model
 from hear_hf import HEARFeatureExtractor
+from hear_hf.sharing import checks as hub_checks
 from helpers import SMALL, small_model
 from local_hub import connect
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
-from pushing import REPOSITORY, push, refused
-
-# The model
+from pushing import REPOSITORY, push
 
 
 def test_a_folder_becomes_a_repository_in_one_commit(folder, hub, loads_elsewhere, capsys):
@@ -130,38 +125,3 @@ def test_another_audio_classifier_of_transformers_goes_up_too(hub, tmp_path, loa
     push(tmp_path / "hubert")
     card = hub.repositories[REPOSITORY].main.files["README.md"].decode()
     assert "HubertForSequenceClassification" in card and "HEAR" not in card
-
-
-# The Space
-
-
-@pytest.fixture
-def space(tmp_path, monkeypatch):
-    folder = tmp_path / "space"
-    folder.mkdir()
-    (folder / "app.py").write_text("import json\nfrom parts import show\nfrom audio_decoding import decode_audio\n")
-    (folder / "parts.py").write_text("show = print\n")
-    (folder / "README.md").write_text("---\nsdk: gradio\napp_file: app.py\n---\n# Demo\n")
-    monkeypatch.setattr(push_to_hub, "SPACE", folder)
-    return folder
-
-
-def test_the_space_goes_up_with_the_model_s_name_and_what_it_imports(space, hub):
-    hub.create("alice/hear")
-    push("alice/hear", "--space", to="alice/demo")
-    repository = hub.repositories["spaces", "alice/demo"]
-    files = repository.main.files
-    assert repository.sdk == "gradio" and files["model_id.txt"] == b"alice/hear\n"
-    assert {"app.py", "parts.py", "audio_decoding.py"} <= set(files)
-    assert yaml.safe_load(files["README.md"].split(b"---")[1])["models"] == ["alice/hear"]
-
-
-def test_a_space_for_a_model_that_is_not_on_the_hub_is_refused(space, hub):
-    assert "found no alice/hear: publish it first" in refused("alice/hear", "--space", to="alice/demo")
-    assert not hub.repositories
-
-
-def test_the_demo_s_imports_all_go_up(tmp_path):
-    push_to_hub.stage_space(tmp_path / "staged", "alice/hear")
-    files = {path.name for path in (tmp_path / "staged").iterdir()}
-    assert {"app.py", "requirements.txt", "README.md", "model_id.txt", "audio_decoding.py"} <= files

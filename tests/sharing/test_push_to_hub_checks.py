@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import hub_checks
 import push_to_hub
 from hear_hf import HEARFeatureExtractor
+from hear_hf.sharing import checks as hub_checks
 from helpers import small_model
 from pushing import LABELS, edit, refused
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-import hub_upload
+from hear_hf.sharing import upload as hub_upload
 from local_hub import connect
 from pushing import REPOSITORY, push, refused
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_finetune import QUICK
 from transformers import Trainer
 
 import finetune
 from helpers import write_tone
-from test_finetune import QUICK
 
 NUM_EPOCHS = 5
 

@@ -11,12 +11,17 @@ from transformers import EvalPrediction, pipeline
 
 import finetune
 import hear_hf
-from augmentation import AugmentationArguments, augment, mixup
-from finetune import freeze
+from hear_hf.arguments import parse_arguments
+from hear_hf.data.augmentation import AugmentationArguments, augment, mixup
+from hear_hf.evaluation.metrics import multi_label_metrics, single_label_metrics
+from hear_hf.training.classification import FineTuningArguments, freeze
+from hear_hf.training.optimization import (
+    BatchNormCalibration,
+    ClassificationLoss,
+    balanced_label_weights,
+    parameter_groups,
+)
 from helpers import write_tone
-from metrics import multi_label_metrics, single_label_metrics
-from optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, parameter_groups
-from scripting import parse_arguments
 
 RATE = 16_000
 TINY = (
@@ -146,7 +151,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tones, tmp_path):
 
 def test_arguments_may_come_from_a_file(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"output_dir": str(tmp_path), "mixup_alpha": 0.7}))
-    arguments = (AugmentationArguments, finetune.FineTuningArguments)
+    arguments = (AugmentationArguments, FineTuningArguments)
     augmentation_args, training_args = parse_arguments(arguments, [str(tmp_path / "run.json")])
     assert augmentation_args.mixup_alpha == 0.7 and training_args.output_dir == str(tmp_path)
 

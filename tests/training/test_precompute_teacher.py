@@ -3,14 +3,14 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from test_pretraining import losses, quantizer_arguments
 from transformers import AutoModelForPreTraining
 
 import precompute_teacher
 import train_quantizer
-from audio_decoding import decode_audio
-from frozen_features import FrozenEncoder
+from hear_hf.data.decoding import decode_audio
+from hear_hf.evaluation.frozen_encoders import FrozenEncoder
 from helpers import save_wav2vec2, write_tone
-from test_pretraining import losses, quantizer_arguments
 
 
 @pytest.fixture(scope="module")

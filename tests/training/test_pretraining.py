@@ -18,7 +18,6 @@ from transformers import AutoModel, AutoModelForPreTraining
 
 import pretrain
 import train_quantizer
-from distillation import Teacher
 from hear_hf import (
     HEARFeatureExtractor,
     HEARForAudioClassification,
@@ -27,8 +26,9 @@ from hear_hf import (
     HEARQuantizerConfig,
     HEARQuantizerForPreTraining,
 )
+from hear_hf.training.pretraining import PretrainingCollator
+from hear_hf.training.teachers import Teacher
 from helpers import save_wav2vec2
-from pretraining import PretrainingCollator
 
 SAMPLING_RATE = 16_000
 LAYERS = (

@@ -1,0 +1,47 @@
+"""Fine-tunes HEAR, or trains it from scratch, on labelled audio (paper, section 4.3).
+
+On the embedded spoken digits, on a laptop in minutes:
+
+    python examples/finetune.py --output_dir runs/digits
+
+On your own sounds, one folder per class, from a pretrained checkpoint:
+
+    python examples/finetune.py --data_dir my_sounds --model_name_or_path runs/pretrained --output_dir runs/mine
+"""
+
+from hear_hf.arguments import parse_arguments
+from hear_hf.data.augmentation import AugmentationArguments
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
+from hear_hf.data.preparation import prepare_clips
+from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer
+from hear_hf.training.reports import report
+from hear_hf.training.runs import last_checkpoint, start
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    arguments = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments)
+    model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv)
+    start(training_args)
+
+    with training_args.main_process_first(desc="loading the clips"):
+        dataset = load_labelled_audio(data_args, training_args.seed)
+    trainer = build_trainer(dataset, training_args, model_args, augmentation_args)
+
+    result = trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+
+    split = "test" if "test" in dataset else "validation"
+    clips = prepare_clips(dataset[split], trainer.processing_class.sampling_rate)
+    prediction = trainer.predict(clips, metric_key_prefix=split)
+    trainer.save_metrics(split, prediction.metrics)
+    if trainer.is_world_process_zero():
+        report(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+    return prediction.metrics
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Scores the files of export_onnx.py beside PyTorch on labelled audio: what do the smaller types lose, and gain?
+
+    python examples/score_onnx.py --model_name_or_path runs/mine --onnx_dir runs/mine_onnx \
+        --train_file train.csv --test_file test.csv
+
+Clips are taken one by one, as a device would, from the test split, or without one from the validation split.
+Needs `pip install "hear_hf[onnx]"`.
+"""
+
+import torch
+
+from hear_hf.arguments import parse_arguments
+from hear_hf.data.labelled import DataArguments
+from hear_hf.deployment.onnx_scoring import ScoringArguments, score
+
+
+def main(argv: list[str] | None = None) -> None:
+    args, data_args = parse_arguments((ScoringArguments, DataArguments), argv)
+    torch.set_num_threads(args.threads)
+    rows = score(args, data_args)
+    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(value if isinstance(value, str) else f"{value:.1f}" for value in row.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""`examples/push_space.py` against a Hub on the loopback interface."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import push_space
+from hear_hf.sharing.spaces import stage_space
+
+SPACE = Path(push_space.__file__).parent / "space"
+
+
+@pytest.fixture
+def space(tmp_path):
+    folder = tmp_path / "space"
+    folder.mkdir()
+    (folder / "app.py").write_text("import json\nfrom parts import show\n")
+    (folder / "parts.py").write_text("show = print\n")
+    (folder / "README.md").write_text("---\nsdk: gradio\napp_file: app.py\n---\n# Demo\n")
+    return folder
+
+
+def push(folder):
+    push_space.main(["alice/hear", "alice/demo", "--space_dir", str(folder)])
+
+
+def test_the_space_goes_up_with_the_model_s_name_and_what_it_imports(space, hub):
+    hub.create("alice/hear")
+    push(space)
+    repository = hub.repositories["spaces", "alice/demo"]
+    files = repository.main.files
+    assert repository.sdk == "gradio" and files["model_id.txt"] == b"alice/hear\n"
+    assert {"app.py", "parts.py"} <= set(files)
+    assert yaml.safe_load(files["README.md"].split(b"---")[1])["models"] == ["alice/hear"]
+
+
+def test_a_space_for_a_model_that_is_not_on_the_hub_is_refused(space, hub):
+    with pytest.raises(SystemExit, match="found no alice/hear: publish it first"):
+        push(space)
+    assert not hub.repositories
+
+
+def test_a_folder_without_a_demo_is_refused(tmp_path, hub):
+    with pytest.raises(SystemExit, match="must hold app.py, found none in .* Give --space_dir."):
+        push(tmp_path)
+    assert not hub.requests
+
+
+def test_the_demo_s_files_all_go_up(tmp_path):
+    stage_space(SPACE, tmp_path / "staged", "alice/hear")
+    files = {path.name for path in (tmp_path / "staged").iterdir()}
+    assert files == {"model_id.txt"} | {path.name for path in SPACE.iterdir() if path.name != "__pycache__"}
