@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from .feature_extraction_hear import HEARFeatureExtractor
 from .modeling_hear import HEARForAudioClassification
+from .scores import scores_of
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,7 @@ class HEARStream:
 
     def _result(self, logits: torch.Tensor, start: int, stop: int) -> HEARStreamResult:
         logits = logits.float().cpu()
-        problem_type = self.model.config.problem_type
-        if problem_type == "regression":
-            scores = logits
-        elif problem_type == "multi_label_classification":
-            scores = logits.sigmoid()
-        else:
-            scores = logits.softmax(-1)
+        scores = scores_of(logits, self.model.config.problem_type)
         return HEARStreamResult(start / self.sampling_rate, stop / self.sampling_rate, logits, scores)
 
     def _drop_segment(self) -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..data.decoding import decode_audio
 from ..evaluation.metrics import METRIC_NAMES
+from ..scores import scores_of
 from .cards import PLACEHOLDER, classifier_card, pretraining_card
 from .checks import Checked, read_json
 from .upload import Destination, SharingError
@@ -90,8 +91,7 @@ def add_sample(file: Path, staged: Path, checked: Checked, repo_id: str) -> dict
 
 def best_labels(model: PreTrainedModel, waveform: np.ndarray) -> list[dict]:
     """The three likeliest labels and their scores."""
-    logits = model(torch.tensor(waveform, dtype=model.dtype)[None]).logits[0].float()
-    is_single = model.config.problem_type != "multi_label_classification"
-    scores = logits.softmax(-1) if is_single else logits.sigmoid()
+    logits = model(torch.tensor(waveform, dtype=model.dtype)[None]).logits[0]
+    scores = scores_of(logits, model.config.problem_type)
     best = scores.topk(min(3, len(scores))).indices.tolist()
     return [{"label": model.config.id2label[index], "score": round(float(scores[index]), 4)} for index in best]

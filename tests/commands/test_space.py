@@ -17,6 +17,7 @@ from transformers import Wav2Vec2Config
 
 import sound_events
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForPreTraining
+from hear_hf.scores import scores_of
 from hearing_figure import draw, log_mel
 from helpers import SMALL, small_model
 from sound_events import Classifier, Hearing, hear, read_clip
@@ -276,6 +277,17 @@ def test_the_space_asks_for_the_versions_that_the_package_asks_for():
     lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines()
     asked = {line for line in lines if not line.startswith("#")}
     assert asked <= stated and len(asked) == 6
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+def test_the_space_scores_as_the_package_does(tmp_path, problem_type):
+    model = small_model(problem_type=problem_type, sampling_rate=RATE)
+    model.save_pretrained(tmp_path)
+    HEARFeatureExtractor(sampling_rate=RATE).save_pretrained(tmp_path)
+    clip = sound("high", 1.0)
+    with torch.no_grad():
+        expected = scores_of(model(torch.from_numpy(clip)[None]).logits, problem_type)
+    np.testing.assert_allclose(Classifier(str(tmp_path))([clip]), expected, atol=1e-6)
 
 
 def test_the_space_decodes_as_the_package_does():
