@@ -18,10 +18,9 @@ from tqdm.auto import tqdm
 
 from ..data.decoding import decode_audio
 from ..data.labelled import SPLIT_NAMES, DataArguments, encode_labels, load_splits
-from .cards import code_span, plain
+from .cards import render
 from .upload import SharingError
 
-CARD_TEMPLATE = Path(__file__).with_name("templates") / "dataset_card.md"
 MAX_SHARD_SIZE = 500_000_000  # bytes of audio in a parquet file
 SAMPLING_RATE = 16_000  # Hz, to which clips are decoded to see whether they can be
 NUM_NAMED = 10  # broken clips
@@ -162,18 +161,18 @@ def dataset_card(splits: dict[str, Split], features: Features, folder: Path, arg
     if own.is_file():
         return completed_card(own, metadata)
     names = getattr(features["label"], "feature", features["label"]).names
-    return DatasetCard.from_template(
+    text = render(
+        "dataset_card.md",
         metadata,
-        template_path=str(CARD_TEMPLATE),
-        title=plain(args.repo_id.rpartition("/")[2]),
+        title=args.repo_id.rpartition("/")[2],
         repository=args.repo_id,
         names=names,
         multi_label=isinstance(features["label"], List),
         splits=splits,
         counts={name: split.counts(len(names)) for name, split in splits.items()},
         columns=[name for name in features if name not in ("audio", "label")],
-        code_span=code_span,
     )
+    return DatasetCard(text)
 
 
 def completed_card(path: Path, metadata: DatasetCardData) -> DatasetCard:

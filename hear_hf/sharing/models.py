@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..data.decoding import decode_audio
 from ..evaluation.metrics import METRIC_NAMES
 from ..scores import scores_of
-from .cards import PLACEHOLDER, classifier_card, pretraining_card
+from .cards import PLACEHOLDER, CardFacts, classifier_card, label_names, pretraining_card
 from .checks import Checked, read_json
 from .upload import Destination, SharingError
 
@@ -51,15 +51,22 @@ def complete_card(staged: Path, checked: Checked, args: argparse.Namespace, name
 
 
 def new_card(checked: Checked, name: str, results: dict[str, dict[str, float]], args: argparse.Namespace) -> ModelCard:
-    known = {"datasets": args.datasets, "license": args.license or "mit", "repository": args.repo_id}
     split = "test" if "test" in results else next(iter(results), "held-out")
-    scores = results.get(split, {})
-    if not checked.is_classifier:
-        return pretraining_card(checked.model, name, scores, **known)
-    scores = {metric: score for metric, score in scores.items() if metric in METRIC_NAMES}
-    return classifier_card(
-        checked.model, checked.sampling_rate, name, scores, split, base_model=args.base_model, **known
+    facts = CardFacts(
+        checked.model,
+        checked.sampling_rate,
+        name,
+        scores=results.get(split, {}),
+        split=split,
+        datasets=args.datasets,
+        repository=args.repo_id,
+        base_model=args.base_model,
+        license=args.license or "mit",
     )
+    if not checked.is_classifier:
+        return pretraining_card(facts)
+    facts.scores = {metric: score for metric, score in facts.scores.items() if metric in METRIC_NAMES}
+    return classifier_card(facts)
 
 
 def read_results(folder: Path) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ import torch
 
 from ..data.clips import PretrainingClips
 from ..data.labelled import describe_source, hub_datasets
-from ..sharing.cards import pretraining_card
+from ..sharing.cards import PLACEHOLDER, CardFacts, TrainingRun, pretraining_card
 from .pretraining import PretrainingTrainer
 
 matplotlib.use("Agg")  # no display needed
@@ -131,20 +131,24 @@ def draw_panels(panels: dict[str, torch.Tensor], path: Path) -> None:
 def write_model_card(trainer: PretrainingTrainer, scores: dict[str, float], data_args, origin: str) -> None:
     """The folder's README.md: metadata that the Hub reads, and how the model was made."""
     args, clips = trainer.args, trainer.train_dataset
-    card = pretraining_card(
-        trainer.model,
-        Path(args.output_dir).name,
-        scores,
-        source=describe_source(data_args),
-        repository=trainer.hub_model_id,
-        datasets=hub_datasets(data_args),
-        num_clips=len(clips) if isinstance(clips, PretrainingClips) else None,
+    run = TrainingRun(
+        args,
+        trainer.state.global_step,
+        clips={"training": len(clips)} if isinstance(clips, PretrainingClips) else {},
         crop_seconds=clips.reader.max_samples / clips.reader.sampling_rate,
         origin=origin,
-        steps=trainer.state.global_step,
-        batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        args=args,
     )
+    facts = CardFacts(
+        trainer.model,
+        trainer.processing_class.sampling_rate,
+        Path(args.output_dir).name,
+        scores=scores,
+        source=describe_source(data_args),
+        datasets=hub_datasets(data_args),
+        repository=trainer.hub_model_id or PLACEHOLDER,
+        run=run,
+    )
+    card = pretraining_card(facts)
     card.save(Path(args.output_dir) / "README.md")
 
 

@@ -11,7 +11,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data.labelled import DataArguments, describe_source, hub_datasets
 from ..evaluation.metrics import METRIC_NAMES
-from ..sharing.cards import classifier_card
+from ..sharing.cards import PLACEHOLDER, CardFacts, TrainingRun, classifier_card
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
@@ -96,21 +96,25 @@ def write_model_card(
     base_model: str | None,
 ) -> None:
     """The folder's README.md: metadata that the Hub reads, and how the model was made and how well it does."""
-    card = classifier_card(
+    run = TrainingRun(
+        trainer.args,
+        trainer.state.global_step,
+        epochs=trainer.state.epoch,
+        clips={name: len(clips) for name, clips in dataset.items()},
+    )
+    facts = CardFacts(
         trainer.model,
         trainer.processing_class.sampling_rate,
         Path(trainer.args.output_dir).name,
-        scores,
-        split,
+        scores=scores,
+        split=split,
         source=describe_source(data_args),
-        repository=trainer.hub_model_id,
-        base_model=base_model,
         datasets=hub_datasets(data_args),
-        args=trainer.args,
-        steps=trainer.state.global_step,
-        epochs=f"{trainer.state.epoch:.4g}",
-        clips={name: len(clips) for name, clips in dataset.items()},
+        repository=trainer.hub_model_id or PLACEHOLDER,
+        base_model=base_model,
+        run=run,
     )
+    card = classifier_card(facts)
     card.save(Path(trainer.args.output_dir) / "README.md")
 
 
