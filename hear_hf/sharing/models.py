@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..data.decoding import decode_audio
 from ..evaluation.metrics import METRIC_NAMES
 from ..scores import scores_of
-from .cards import PLACEHOLDER, CardFacts, classifier_card, label_names, pretraining_card
+from .cards import PLACEHOLDER, CardFacts, classifier_card, pretraining_card
 from .checks import Checked, read_json
 from .upload import Destination, SharingError
 
