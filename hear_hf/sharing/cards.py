@@ -110,7 +110,7 @@ class CardFacts:
         return self.base_model is not None and Path(self.base_model).exists()
 
     @property
-    def origin(self) -> str:
+    def starting_point(self) -> str:
         """What the training started from, without the folders of this machine."""
         if self.base_model is None:
             return "random weights"

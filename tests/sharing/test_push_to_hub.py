@@ -1,4 +1,4 @@
-"""`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what goes up."""
+"""`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what is uploaded."""
 
 from huggingface_hub import HfApi
 from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2FeatureExtractor
