@@ -14,7 +14,7 @@ from hear_hf.data.augmentation import AugmentationArguments
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.data.preparation import prepare_clips
 from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer
-from hear_hf.training.reports import report
+from hear_hf.training.reports import report_classifier
 from hear_hf.training.runs import last_checkpoint, start
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     prediction = trainer.predict(clips, metric_key_prefix=split)
     trainer.save_metrics(split, prediction.metrics)
     if trainer.is_world_process_zero():
-        report(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
+        report_classifier(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
     if training_args.push_to_hub:
         trainer.push_to_hub()
     return prediction.metrics
