@@ -66,7 +66,7 @@ class HEARPreTrainedModel(PreTrainedModel):
         """Number of encoder frames of clips of `input_lengths` samples."""
         return num_encoder_frames(input_lengths, self.config.hop_length)
 
-    def check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+    def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
         if input_values.ndim != 2:
             raise ValueError(
                 f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
@@ -83,7 +83,7 @@ class HEARPreTrainedModel(PreTrainedModel):
                 f"{tuple(attention_mask.shape)}. It marks samples, not frames."
             )
 
-    def check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
+    def _check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
         """Refuses what is not given frame by frame: `values` must have the shape `expected`."""
         if values is not None and values.shape != expected:
             raise ValueError(
@@ -91,7 +91,7 @@ class HEARPreTrainedModel(PreTrainedModel):
                 "`_get_feat_extract_output_lengths` gives the number of frames."
             )
 
-    def outputs_wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+    def _outputs_wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
         """What is asked for, or else what the configuration says."""
         config = self.config
         return (
@@ -128,7 +128,7 @@ class HEARAcousticEncoder(HEARPreTrainedModel):
         output_hidden_states: bool = False,
     ) -> HEARModelOutput:
         """As [`HEARModel.forward`], without what the mixture and the task model add."""
-        self.check_inputs(input_values, attention_mask)
+        self._check_inputs(input_values, attention_mask)
         log_mel, valid = self.spectrogram(input_values, attention_mask)
         acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
         return HEARModelOutput(
@@ -141,7 +141,7 @@ class HEARAcousticEncoder(HEARPreTrainedModel):
     def encode(self, log_mel, valid, hidden_time, output_attentions, output_hidden_states):
         """The acoustic model's outputs for normalised log-mel frames."""
         batch_size, num_frames = log_mel.shape[0], log_mel.shape[1] // 2
-        self.check_frames("mask_time_indices", hidden_time, batch_size, num_frames)
+        self._check_frames("mask_time_indices", hidden_time, batch_size, num_frames)
         masks = self.frame_masks(valid, hidden_time, batch_size, num_frames)
         log_mel = log_mel[:, : 2 * num_frames].to(self.dtype)
         return self.acoustic_model(log_mel, masks, output_attentions, output_hidden_states)
@@ -213,8 +213,8 @@ class HEARModel(HEARAcousticEncoder):
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or a
                 mask has another shape.
         """
-        output_attentions, output_hidden_states = self.outputs_wanted(output_attentions, output_hidden_states)
-        self.check_inputs(input_values, attention_mask)
+        output_attentions, output_hidden_states = self._outputs_wanted(output_attentions, output_hidden_states)
+        self._check_inputs(input_values, attention_mask)
 
         log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
         acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
@@ -340,10 +340,10 @@ class HEARForPreTraining(HEARPreTrainedModel):
             input_values,
             attention_mask,
             mask_time_indices,
-            *self.outputs_wanted(output_attentions, output_hidden_states),
+            *self._outputs_wanted(output_attentions, output_hidden_states),
         )
         logits = self.code_head(outputs.acoustic_hidden_states)
-        self.check_frames("labels", labels, *logits.shape[:2])
+        self._check_frames("labels", labels, *logits.shape[:2])
         loss = accuracy = num_masked = None
         if labels is not None:
             hidden = outputs.frame_mask.logical_and(mask_time_indices)

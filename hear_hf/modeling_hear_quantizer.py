@@ -143,9 +143,9 @@ class HEARQuantizer(HEARQuantizerPreTrainedModel):
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or the
                 mask has another shape.
         """
-        self.check_inputs(input_values, attention_mask)
+        self._check_inputs(input_values, attention_mask)
         log_mel, valid = self.spectrogram(input_values, attention_mask)
-        return self.quantize(log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states))
+        return self.quantize(log_mel, valid, *self._outputs_wanted(output_attentions, output_hidden_states))
 
     def quantize(
         self,
@@ -218,13 +218,13 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             `ValueError`: if something has another shape, or teacher states are given to a model without
                 `config.teacher_hidden_size`.
         """
-        self.check_inputs(input_values, attention_mask)
+        self._check_inputs(input_values, attention_mask)
         log_mel, valid = self.quantizer.spectrogram(input_values, attention_mask)
         quantized = self.quantizer.quantize(
-            log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states)
+            log_mel, valid, *self._outputs_wanted(output_attentions, output_hidden_states)
         )
         assert quantized.logits is not None and quantized.codes is not None and quantized.frame_mask is not None
-        self.check_teacher(teacher_hidden_states, quantized.codes)
+        self._check_teacher(teacher_hidden_states, quantized.codes)
         valid, log_mel = quantized.frame_mask, log_mel[:, : 2 * quantized.codes.shape[1]]
         reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), valid)
 
@@ -253,7 +253,7 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             attentions=quantized.attentions,
         )
 
-    def check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:
+    def _check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:
         if teacher_hidden_states is None:
             return
         width = self.config.teacher_hidden_size
@@ -261,7 +261,7 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             raise ValueError(
                 "`teacher_hidden_states` need a model whose `config.teacher_hidden_size` is their width, found: None."
             )
-        self.check_frames("teacher_hidden_states", teacher_hidden_states, *codes.shape, width)
+        self._check_frames("teacher_hidden_states", teacher_hidden_states, *codes.shape, width)
 
 
 def valid_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
