@@ -334,7 +334,7 @@ class HEARForPreTraining(HEARPreTrainedModel):
         if labels is not None and mask_time_indices is None:
             raise ValueError(
                 "`labels` must come with `mask_time_indices`, which say where they are scored, found: None. "
-                "`hear_hf.masking_hear.share_mask` draws them."
+                "`hear_hf.share_mask` draws them."
             )
         outputs = self.hear(
             input_values,
