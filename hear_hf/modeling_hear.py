@@ -13,15 +13,10 @@ from transformers.utils.generic import can_return_tuple
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel
 from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
+from .frames_hear import all_valid, at_least_float32, in_segments, num_encoder_frames
 from .masking_hear import span_mask
 from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
-from .spectrogram_hear import (
-    HEARLogMel,
-    HEARSpectrogram,
-    at_least_float32,
-    in_segments,
-    num_encoder_frames,
-)
+from .spectrogram_hear import HEARLogMel, HEARSpectrogram
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
@@ -98,11 +93,6 @@ class HEARPreTrainedModel(PreTrainedModel):
             bool(config.output_attentions if output_attentions is None else output_attentions),
             bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
         )
-
-
-def all_valid(hidden_states: torch.Tensor) -> torch.Tensor:
-    """The frame mask of a batch without padding: (B, n, D) -> (B, n)."""
-    return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
 
 
 class HEARAcousticEncoder(HEARPreTrainedModel):

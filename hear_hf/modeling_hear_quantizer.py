@@ -13,10 +13,11 @@ from transformers.utils.generic import can_return_tuple
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
 from .attention_hear import HEARAttention  # noqa: F401  (as below)
 from .configuration_hear import HEARQuantizerConfig
+from .frames_hear import all_valid, at_least_float32
 from .masking_hear import share_mask  # noqa: F401  (as below)
-from .modeling_hear import HEARPreTrainedModel, all_valid
+from .modeling_hear import HEARPreTrainedModel
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
-from .spectrogram_hear import HEARLogMel, at_least_float32
+from .spectrogram_hear import HEARLogMel
 from .task_model_hear import HEARTaskModel  # noqa: F401  (of local remote code 5.4 copies only what this file names)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig, HEARQuantizerConfig
+from .frames_hear import at_once, frame_mask, in_segments, num_encoder_frames
 
 MEL_N_FFT = 1024
 MEL_HOP_LENGTH = MEL_SAMPLING_RATE // 100  # 160 samples = 10 ms
@@ -19,16 +20,6 @@ LOG_FLOOR = 1e-6
 STD_FLOOR = 1e-6
 FRAMES_AT_ONCE = 3_000  # 30 s: an hour's log-power alone would be 740 MB
 FRAMES_PER_SEGMENT = 500  # of a longer clip
-
-
-def num_encoder_frames(num_samples, hop_length: int):
-    """Encoder frames (20 ms) of clips of `num_samples`, an `int` or an integer tensor; an odd last hop is dropped."""
-    return (1 + num_samples // hop_length) // 2
-
-
-def frame_mask(lengths: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """True where a frame is valid: lengths (B,) or (B, 1) -> (B, num_frames)."""
-    return torch.arange(num_frames, device=lengths.device) < lengths.view(-1, 1)
 
 
 def htk_mel_filters(num_frequency_bins: int, num_mel_bins: int) -> torch.Tensor:
@@ -171,7 +162,7 @@ class HEARLogMel(nn.Module):
             spectra = self.log_spectra(clips, num_frames, frame_mask(frame_lengths, num_frames))
         mask = None
         if attention_mask is not None:
-            mask = frame_mask((frame_lengths // 2).clamp(min=1), num_frames // 2)
+            mask = frame_mask(num_encoder_frames(clips.lengths, self.hop_length).clamp(min=1), num_frames // 2)
         return *spectra, mask
 
     def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple:
@@ -237,32 +228,8 @@ def hides_nothing(attention_mask: torch.Tensor) -> bool:
     return bool(attention_mask.min() > 0)  # `all` would copy it
 
 
-def at_once(num_frames: int, length: int) -> bool:
-    """Whether frames are worked out in one piece, as in graphs, rather than in segments of `length`."""
-    return torch.compiler.is_compiling() or num_frames <= length
-
-
 def segment_length(num_frames: int) -> int:
     return FRAMES_AT_ONCE if at_once(num_frames, FRAMES_AT_ONCE) else FRAMES_PER_SEGMENT
-
-
-def in_segments(
-    compute, num_frames: int, length: int, joined: tuple[torch.Tensor, ...] = ()
-) -> tuple[torch.Tensor, ...]:
-    """Joins what `compute(start, stop)` gives, tensors (B, stop - start, ...), for the segments of `length` frames.
-
-    Filled in place, in `joined` where that is given: segments that stay between freed ones would fragment the heap, by
-    a gigabyte in an hour.
-    """
-    if at_once(num_frames, length):
-        return compute(0, num_frames)
-    for start in range(0, num_frames, length):
-        stop = min(start + length, num_frames)
-        parts = compute(start, stop)
-        joined = joined or tuple(part.new_empty(part.shape[0], num_frames, *part.shape[2:]) for part in parts)
-        for whole, part in zip(joined, parts, strict=True):
-            whole[:, start:stop] = part
-    return joined
 
 
 def power_spectrogram(
@@ -302,11 +269,6 @@ def fourier_transform(
     angle = turns.float() * (math.pi / n_fft)
     weights = window[(length + 1) // 2 :, None] * torch.where(doubled_distance == 0, 0.5, 1.0)  # the middle: twice
     return (right + left) @ (weights * angle.cos()), (right - left) @ (weights * angle.sin())
-
-
-def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32, for sums and logarithms; float64 stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def floored_log(power: torch.Tensor) -> torch.Tensor:

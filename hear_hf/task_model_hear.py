@@ -10,7 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .configuration_hear import HEARConfig
-from .spectrogram_hear import at_least_float32, at_once
+from .frames_hear import at_least_float32, at_once
 
 POOLING_EPS = 1e-8
 

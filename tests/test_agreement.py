@@ -22,8 +22,9 @@ from hear_hf import (
 )
 from hear_hf.acoustic_model_hear import FrameMasks, HEARAcousticModel
 from hear_hf.attention_hear import HEARAttention
+from hear_hf.frames_hear import frame_mask
 from hear_hf.masking_hear import share_mask
-from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram, frame_mask
+from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram
 from hear_hf.task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 from helpers import SMALL, noise, ragged_batch, samples_of, small_model
 from original_layout import PRETRAINING, TOKENIZER_TRAINING

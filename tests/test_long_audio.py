@@ -5,7 +5,7 @@ import torch
 
 from hear_hf import acoustic_model_hear, spectrogram_hear
 from hear_hf.acoustic_model_hear import FrameMasks
-from hear_hf.spectrogram_hear import frame_mask
+from hear_hf.frames_hear import frame_mask
 from helpers import noise, ragged_batch, samples_of, small_model
 
 CLIPS = [noise(samples_of(400)), noise(samples_of(403) + 100), noise(samples_of(35))]
