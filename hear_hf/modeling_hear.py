@@ -16,7 +16,7 @@ from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .frames_hear import all_valid, at_least_float32, in_segments, num_encoder_frames
 from .masking_hear import span_mask
 from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
-from .spectrogram_hear import HEARLogMel, HEARSpectrogram
+from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARSpectrogram
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
@@ -44,7 +44,7 @@ class HEARPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, HEARLogMel):
+        if isinstance(module, HEARFrontEnd):
             for name, table in module.tables().items():
                 init.copy_(getattr(module, name), table)
         elif isinstance(module, nn.Conv1d):
@@ -100,13 +100,14 @@ class HEARAcousticEncoder(HEARPreTrainedModel):
 
     Args:
         config ([`HEARConfig`]): Sizes of the model.
+        spectrogram ([`HEARFrontEnd`], *optional*): The front end, by default the log-mel spectrogram alone.
     """
 
     config: HEARConfig
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig, spectrogram: HEARFrontEnd | None = None):
         super().__init__(config)
-        self.spectrogram = HEARLogMel(config)
+        self.spectrogram = HEARLogMel(config) if spectrogram is None else spectrogram
         self.acoustic_model = HEARAcousticModel(config)
 
     def forward(
@@ -168,8 +169,7 @@ class HEARModel(HEARAcousticEncoder):
     """
 
     def __init__(self, config: HEARConfig):
-        super().__init__(config)
-        self.spectrogram = HEARSpectrogram(config)
+        super().__init__(config, HEARSpectrogram(config))
         self.spectrogram_mixture = HEARSpectrogramMixture(config)
         self.task_model = HEARTaskModel(config)
         self.post_init()
@@ -236,7 +236,7 @@ class HEARModel(HEARAcousticEncoder):
 
         def compute(start, stop):
             segment = acoustic_hidden_states[:, start:stop]
-            mixed = self.spectrogram_mixture(segment, log_power[2 * start : 2 * stop].to(segment.dtype))
+            mixed = self.spectrogram_mixture(segment, log_power.frames(2 * start, 2 * stop).to(segment.dtype))
             segment_valid = None if valid is None else valid[:, start:stop]
             output, weights = self.task_model(mixed, segment_valid, output_attentions)
             attentions.append(weights)
@@ -264,7 +264,7 @@ class HEARModel(HEARAcousticEncoder):
             return padded.reshape(batch_size * num_segments, rows_per_frame * length, frames.shape[2])
 
         valid = all_valid(acoustic_hidden_states) if valid is None else valid
-        spectrum = log_power[0 : 2 * num_frames].to(acoustic_hidden_states.dtype)
+        spectrum = log_power.frames(0, 2 * num_frames).to(acoustic_hidden_states.dtype)
         mixed = self.spectrogram_mixture(cut(acoustic_hidden_states, 1), cut(spectrum, 2))
         output, _ = self.task_model(mixed, cut(valid.unsqueeze(-1), 1).squeeze(-1))
         return output.reshape(batch_size, num_segments * length, -1)[:, :num_frames], None

@@ -147,9 +147,7 @@ class Float64Spectrogram(HEARSpectrogram):
             setattr(self, name, table.double())
 
     def forward(self, input_values, attention_mask=None):
-        num_frames = 1 + input_values.shape[1] // self.hop_length
-        everything = torch.ones(1, num_frames, dtype=torch.bool)
-        return *self.log_spectra(HEARClips.from_batch(input_values, None), num_frames, everything), None
+        return *self.log_spectra(HEARClips.from_batch(input_values, None)), None
 
 
 def in_float64(model: HEARForAudioClassification) -> HEARForAudioClassification:
