@@ -73,38 +73,38 @@ class HEARLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        frame_mask: torch.Tensor | None,
         window_lengths: list[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, weights = self.attention(self.attention_layer_norm(hidden_states), attention_mask, window_lengths)
+        attended, weights = self.attention(self.attention_layer_norm(hidden_states), frame_mask, window_lengths)
         hidden_states = hidden_states + attended
         return hidden_states + self.feed_forward(self.feed_forward_layer_norm(hidden_states)), weights
 
 
 @dataclass
 class FrameMasks:
-    """What is valid and what is hidden: `valid` (B, n), `hidden_time` (B, n), `hidden_features` (B, D)."""
+    """Which frames are valid, `frame_mask` (B, n), and which frames and features to mask, (B, n) and (B, D)."""
 
-    valid: torch.Tensor | None = None
-    hidden_time: torch.Tensor | None = None
-    hidden_features: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    mask_time_indices: torch.Tensor | None = None
+    mask_feature_indices: torch.Tensor | None = None
 
     def windows(self, frames: torch.Tensor) -> "FrameMasks":
-        """Of windows that hold these `frames`, (W, L): `valid` and `hidden_time` (B * W, L)."""
-        valid, hidden_time = (
+        """Masks of the windows that hold these `frames`, (W, L): (B * W, L) and (B * W, D)."""
+        frame_mask, mask_time_indices = (
             mask if mask is None else mask.index_select(1, frames.flatten()).unflatten(1, frames.shape).flatten(0, 1)
-            for mask in (self.valid, self.hidden_time)
+            for mask in (self.frame_mask, self.mask_time_indices)
         )
-        hidden_features = self.hidden_features
-        if hidden_features is not None:
-            hidden_features = hidden_features[:, None].expand(-1, frames.shape[0], -1).flatten(0, 1)
-        return FrameMasks(valid, hidden_time, hidden_features)
+        mask_feature_indices = self.mask_feature_indices
+        if mask_feature_indices is not None:
+            mask_feature_indices = mask_feature_indices[:, None].expand(-1, frames.shape[0], -1).flatten(0, 1)
+        return FrameMasks(frame_mask, mask_time_indices, mask_feature_indices)
 
-    def hide(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.hidden_time is not None:
-            hidden_states = hidden_states.masked_fill(self.hidden_time.unsqueeze(-1), 0.0)
-        if self.hidden_features is not None:
-            hidden_states = hidden_states.masked_fill(self.hidden_features.unsqueeze(1), 0.0)
+    def masked(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.mask_time_indices is not None:
+            hidden_states = hidden_states.masked_fill(self.mask_time_indices.unsqueeze(-1), 0.0)
+        if self.mask_feature_indices is not None:
+            hidden_states = hidden_states.masked_fill(self.mask_feature_indices.unsqueeze(1), 0.0)
         return hidden_states
 
 
@@ -156,7 +156,7 @@ class HEARWindowedLayers(nn.Module):
         """`inputs` (batch_size, inputs_per_frame * num_frames, .) -> states (batch_size, num_frames, D)."""
         masks = FrameMasks() if masks is None else masks
         if not output_attentions and can_be_packed(inputs, masks):
-            states, attentions = self.encode_packed(inputs, masks.valid, output_hidden_states), []
+            states, attentions = self.encode_packed(inputs, masks.frame_mask, output_hidden_states), []
         elif not torch.compiler.is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length:
             states, attentions = self.encode(inputs, masks, output_attentions, output_hidden_states)
         else:
@@ -176,10 +176,10 @@ class HEARWindowedLayers(nn.Module):
         window_lengths: list[int] | None = None,
     ):
         """One window: lists of all hidden states (or the last alone) and of the attention probabilities."""
-        hidden_states = masks.hide(self.embed(inputs))
+        hidden_states = masks.masked(self.embed(inputs))
         states, attentions = [hidden_states], []
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, masks.valid, window_lengths)
+            hidden_states, weights = layer(hidden_states, masks.frame_mask, window_lengths)
             states = [*states, hidden_states] if output_hidden_states else [hidden_states]
             if output_attentions:
                 attentions.append(weights)
@@ -203,7 +203,7 @@ class HEARWindowedLayers(nn.Module):
             attentions += zip(*(layer.unflatten(0, (batch_size, -1)).unbind(1) for layer in weights), strict=True)
 
             merged = merged or [state.new_zeros(batch_size, num_frames, state.shape[-1]) for state in states]
-            weight = self.window_weights(group, frames, masks.valid)
+            weight = self.window_weights(group, frames, masks.frame_mask)
             place = slice(group.start, group.start + (group.count - 1) * self.stride + group.length)
             total[:, place] += self.overlap_add(weight)
             for whole, state in zip(merged, states, strict=True):
@@ -214,14 +214,14 @@ class HEARWindowedLayers(nn.Module):
         return [state.div_(total) for state in merged], list(zip(*attentions, strict=True))
 
     def encode_packed(
-        self, inputs: torch.Tensor, valid: torch.Tensor | None, output_hidden_states: bool
+        self, inputs: torch.Tensor, frame_mask: torch.Tensor | None, output_hidden_states: bool
     ) -> list[torch.Tensor]:
         """As [`HEARWindowedLayers.encode_windows`], with several windows in one row and no padding among them.
 
         The matrices are larger, and a clip costs its own length. Frames past a clip's end become zero.
         """
         batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
-        lengths = [num_frames] * batch_size if valid is None else valid.sum(-1).tolist()
+        lengths = [num_frames] * batch_size if frame_mask is None else frame_mask.sum(-1).tolist()
         merged: list[torch.Tensor] = []
         ramp = self.window_ramp(inputs.device)
         total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)
@@ -277,16 +277,18 @@ class HEARWindowedLayers(nn.Module):
             total = total + nn.functional.pad(part.flatten(1, 2), (0, 0, i * self.stride, later))
         return total[:, : (count - 1) * self.stride + length]
 
-    def window_weights(self, group: WindowGroup, frames: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def window_weights(
+        self, group: WindowGroup, frames: torch.Tensor, frame_mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Raised-cosine ramps at both ends, (1 or B, W, L, 1); 0 for a clip to which a window brings no frame."""
         weight = self.window_ramp(frames.device)[: group.length].expand(1, group.count, -1, 1)
         if torch.compiler.is_exporting():
             weight = weight * group.weight
-        if valid is None:
+        if frame_mask is None:
             return weight
         starts = frames[:, 0]
         num_known = torch.where(starts > 0, starts + self.window_overlap, 0)
-        return weight * (valid.sum(-1, keepdim=True) > num_known)[..., None, None]
+        return weight * (frame_mask.sum(-1, keepdim=True) > num_known)[..., None, None]
 
     def window_ramp(self, device: torch.device) -> torch.Tensor:
         """The weights of a whole window's frames, (L, 1)."""
@@ -303,7 +305,7 @@ def can_be_packed(inputs: torch.Tensor, masks: FrameMasks) -> bool:
 
     Only for inference: gradients of many small pieces would cost more than the packing saves.
     """
-    plain = masks.hidden_time is None and masks.hidden_features is None
+    plain = masks.mask_time_indices is None and masks.mask_feature_indices is None
     return plain and inputs.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 

@@ -57,7 +57,7 @@ class HEARAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        frame_mask: torch.Tensor | None,
         window_lengths: list[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, n, D) -> the same shape, and the probabilities (B, H, n, n), or `None` of packed windows."""
@@ -66,15 +66,15 @@ class HEARAttention(nn.Module):
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)  # (B, n, H, d) -> (B, H, n, d)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
-        if attention_mask is not None:
-            attention_mask = attention_mask[:, None, None, :]
+        if frame_mask is not None:
+            frame_mask = frame_mask[:, None, None, :]
         if window_lengths is not None:
             output, weights = self.attend_within_windows(query, key, value, window_lengths), None
         elif torch.compiler.is_exporting():
-            output, weights = self.attend_in_blocks(query, key, value, attention_mask)
+            output, weights = self.attend_in_blocks(query, key, value, frame_mask)
         else:
             tables = self.relative_tables(0, query.shape[1], key.shape[2])
-            output, weights = self.attend(query, key, value, *tables, attention_mask)
+            output, weights = self.attend(query, key, value, *tables, frame_mask)
         return self.out_proj(output.flatten(2)), weights
 
     def attend_within_windows(
@@ -95,7 +95,7 @@ class HEARAttention(nn.Module):
         return output
 
     def attend_in_blocks(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, frame_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As [`HEARAttention.attend`] for all queries of a window, in blocks that stand side by side in one graph.
 
@@ -109,11 +109,11 @@ class HEARAttention(nn.Module):
         rows = (distances + self.zero_distance).clamp(0, 2 * self.zero_distance - 1)
         keys_by_block = nn.functional.embedding(rows, self.relative_keys).unsqueeze(1)  # (blocks, 1, m + n, d)
         values_by_block = nn.functional.embedding(rows, self.relative_values).unsqueeze(1)
-        if attention_mask is not None:
-            attention_mask = attention_mask.unsqueeze(1)
+        if frame_mask is not None:
+            frame_mask = frame_mask.unsqueeze(1)
         blocks = query.unflatten(1, (num_blocks, size))
         output, weights = self.attend(
-            blocks, key.unsqueeze(1), value.unsqueeze(1), keys_by_block, values_by_block, attention_mask
+            blocks, key.unsqueeze(1), value.unsqueeze(1), keys_by_block, values_by_block, frame_mask
         )
         weights = weights.transpose(1, 2).flatten(2, 3)  # (B, blocks, H, m, n) -> (B, H, blocks * m, n)
         return output.flatten(1, 2)[:, :num_queries], weights[:, :, :num_queries]
@@ -125,7 +125,7 @@ class HEARAttention(nn.Module):
         value: torch.Tensor,
         relative_keys: torch.Tensor,
         relative_values: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        frame_mask: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Output (B, m, H, d) and probabilities (B, H, m, n) of m queries (B, m, H, d), keys and values (B, H, n, d).
 
@@ -135,9 +135,9 @@ class HEARAttention(nn.Module):
         content = (query + self.content_bias * scale).transpose(-3, -2) @ key.transpose(-2, -1)
         position = (query + self.position_bias * scale).transpose(-3, -2) @ relative_keys.transpose(-2, -1)
         scores = content + distances_to_keys(position)
-        if attention_mask is not None:
+        if frame_mask is not None:
             # The least finite number, not -inf: a clip without a valid frame in this window must not become NaN.
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+            scores = scores.masked_fill(~frame_mask, torch.finfo(scores.dtype).min)
 
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
         probs = nn.functional.dropout(weights, p=self.dropout, training=self.training)
