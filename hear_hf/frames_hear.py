@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from .graphs_hear import at_once
+
 
 def num_encoder_frames(num_samples, hop_length: int):
     """Encoder frames (20 ms) of clips of `num_samples`, an `int` or an integer tensor; an odd last hop is dropped."""
@@ -26,11 +28,6 @@ def all_valid(hidden_states: torch.Tensor) -> torch.Tensor:
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     """Half precision as float32, for sums and logarithms; float64 stays."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def at_once(num_frames: int, length: int) -> bool:
-    """Whether frames are computed in one piece, as in every graph, rather than in segments of `length`."""
-    return torch.compiler.is_compiling() or num_frames <= length
 
 
 def in_segments(

@@ -14,9 +14,10 @@ from .acoustic_model_hear import FrameMasks, HEARAcousticModel
 from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .frames_hear import all_valid, at_least_float32, in_segments, num_encoder_frames
+from .graphs_hear import compiled_as, fits, integrate_in_one_batch
 from .masking_hear import span_mask
 from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
-from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARSpectrogram
+from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARLogPower, HEARSpectrogram
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
@@ -217,70 +218,64 @@ class HEARModel(HEARAcousticEncoder):
         output_attentions, output_hidden_states = self._outputs_wanted(output_attentions, output_hidden_states)
         self._check_inputs(input_values, attention_mask)
 
-        log_mel, log_power, frame_mask = self.spectrogram(input_values, attention_mask)
-        acoustic = self.encode(log_mel, frame_mask, mask_time_indices, output_attentions, output_hidden_states)
-        del log_mel  # 180 MB of an hour
-        overwrites = not (output_acoustic_hidden_states or output_hidden_states or torch.is_grad_enabled())
+        acoustic, log_power, frame_mask = self.encode_waveform(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        in_place = not (output_acoustic_hidden_states or output_hidden_states or torch.is_grad_enabled())
         integrated, attentions = self.integrate(
-            acoustic.last_hidden_state, log_power, frame_mask, output_attentions, overwrites
+            acoustic.last_hidden_state, log_power, frame_mask, output_attentions, in_place
         )
         frame_mask = all_valid(integrated) if frame_mask is None else frame_mask
+        pooled = pool_statistics(integrated, frame_mask, self.config.max_position_embeddings)
 
         return HEARModelOutput(
             last_hidden_state=integrated,
-            pooler_output=pool_statistics(integrated, frame_mask, self.config.max_position_embeddings).to(
-                integrated.dtype
-            ),
+            pooler_output=pooled.to(integrated.dtype),
             acoustic_hidden_states=acoustic.last_hidden_state if output_acoustic_hidden_states else None,
             frame_mask=frame_mask,
             hidden_states=(*acoustic.hidden_states, integrated) if output_hidden_states else None,
             attentions=(*acoustic.attentions, attentions) if output_attentions else None,
         )
 
-    def integrate(self, acoustic_hidden_states, log_power, frame_mask, output_attentions, overwrites=False):
-        """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size).
+    def encode_waveform(self, input_values, attention_mask, *options):
+        """The acoustic model's outputs, log-power and frame mask; on return an hour's log-mel of 184 MB is freed."""
+        log_mel, log_power, frame_mask = self.spectrogram(input_values, attention_mask)
+        return self.encode(log_mel, frame_mask, *options), log_power, frame_mask
 
-        Where it `overwrites`, the result of a long clip may take the place of its acoustic hidden states.
-        """
-        num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
-        if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and num_frames > length):
-            return self.integrate_in_one_graph(acoustic_hidden_states, log_power, frame_mask, output_attentions)
+    def integrate(
+        self,
+        acoustic_hidden_states: torch.Tensor,
+        log_power: HEARLogPower,
+        frame_mask: torch.Tensor | None,
+        output_attentions: bool,
+        in_place: bool,
+    ):
+        """Mixture and task model: (B, n, D) -> (B, n, task_hidden_size), and attention probabilities."""
+        num_frames = acoustic_hidden_states.shape[1]
+        if fits(num_frames, self.config.max_position_embeddings):
+            power = log_power.frames(0, 2 * num_frames)
+            return self.integrate_segment(acoustic_hidden_states, power, frame_mask, output_attentions)
+        return self.integrate_segments(acoustic_hidden_states, log_power, frame_mask, output_attentions, in_place)
+
+    def integrate_segment(self, acoustic_hidden_states, log_power, frame_mask, output_attentions):
+        mixed = self.spectrogram_mixture(acoustic_hidden_states, log_power.to(acoustic_hidden_states.dtype))
+        return self.task_model(mixed, frame_mask, output_attentions)
+
+    @compiled_as(integrate_in_one_batch)
+    def integrate_segments(self, acoustic_hidden_states, log_power, frame_mask, output_attentions, in_place):
         attentions = []
 
-        def compute(start, stop):
-            segment = acoustic_hidden_states[:, start:stop]
-            mixed = self.spectrogram_mixture(segment, log_power.frames(2 * start, 2 * stop).to(segment.dtype))
+        def compute(start: int, stop: int) -> tuple[torch.Tensor]:
             segment_mask = None if frame_mask is None else frame_mask[:, start:stop]
-            output, weights = self.task_model(mixed, segment_mask, output_attentions)
+            segment, power = acoustic_hidden_states[:, start:stop], log_power.frames(2 * start, 2 * stop)
+            output, weights = self.integrate_segment(segment, power, segment_mask, output_attentions)
             attentions.append(weights)
             return (output,)
 
-        fits = acoustic_hidden_states.shape[-1] == self.config.task_hidden_size
-        place = (acoustic_hidden_states,) if overwrites and fits else ()
-        (integrated,) = in_segments(compute, num_frames, length, place)
-        return integrated, attentions[0] if num_frames <= length else tuple(attentions)
-
-    def integrate_in_one_graph(self, acoustic_hidden_states, log_power, frame_mask, output_attentions):
-        """As [`HEARModel.integrate`] with the segments, the last one padded, in the rows of one batch."""
-        if output_attentions:
-            raise ValueError(
-                "`output_attentions` needs a model that is not compiled, or clips of at most "
-                f"{self.config.max_position_embeddings} frames, found: {acoustic_hidden_states.shape[1]}."
-            )
-        batch_size, num_frames = acoustic_hidden_states.shape[:2]
-        length = torch.sym_min(num_frames, self.config.max_position_embeddings)
-        num_segments = (num_frames + length - 1) // length
-
-        def cut(frames, rows_per_frame):
-            missing = rows_per_frame * (num_segments * length - num_frames)
-            padded = nn.functional.pad(frames, (0, 0, 0, missing))
-            return padded.reshape(batch_size * num_segments, rows_per_frame * length, frames.shape[2])
-
-        frame_mask = all_valid(acoustic_hidden_states) if frame_mask is None else frame_mask
-        spectrum = log_power.frames(0, 2 * num_frames).to(acoustic_hidden_states.dtype)
-        mixed = self.spectrogram_mixture(cut(acoustic_hidden_states, 1), cut(spectrum, 2))
-        output, _ = self.task_model(mixed, cut(frame_mask.unsqueeze(-1), 1).squeeze(-1))
-        return output.reshape(batch_size, num_segments * length, -1)[:, :num_frames], None
+        num_frames, width = acoustic_hidden_states.shape[1:]
+        out = (acoustic_hidden_states,) if in_place and width == self.config.task_hidden_size else ()
+        (integrated,) = in_segments(compute, num_frames, self.config.max_position_embeddings, out)
+        return integrated, tuple(attentions)
 
 
 class HEARForPreTraining(HEARPreTrainedModel):

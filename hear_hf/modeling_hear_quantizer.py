@@ -14,6 +14,7 @@ from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLaye
 from .attention_hear import HEARAttention  # noqa: F401  (Transformers 5.4 copies only files that this one imports)
 from .configuration_hear import HEARQuantizerConfig
 from .frames_hear import all_valid, at_least_float32
+from .graphs_hear import fits  # noqa: F401  (as above)
 from .masking_hear import share_mask  # noqa: F401  (as above)
 from .modeling_hear import HEARPreTrainedModel
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig, HEARQuantizerConfig
-from .frames_hear import at_once, frame_mask, in_segments, num_encoder_frames
+from .frames_hear import frame_mask, in_segments, num_encoder_frames
+from .graphs_hear import at_once, exported_as, is_readable, multiplied_power_spectrogram
 
 MEL_N_FFT = 1024
 MEL_HOP_LENGTH = MEL_SAMPLING_RATE // 100  # 160 samples = 10 ms
@@ -249,10 +250,7 @@ class HEARSpectrogram(HEARFrontEnd):
 
 def has_no_padding(attention_mask: torch.Tensor) -> bool:
     """Whether a mask is known to mark no padding; the model is faster without it."""
-    # A GPU would have to wait for the answer, a graph cannot ask.
-    if attention_mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return bool(attention_mask.min() > 0)  # `all` would copy it
+    return is_readable(attention_mask) and bool(attention_mask.min() > 0)  # `all` would copy it
 
 
 def in_spectrogram_segments(
@@ -262,43 +260,17 @@ def in_spectrogram_segments(
     return in_segments(compute, num_frames, length)
 
 
+@exported_as(multiplied_power_spectrogram)
 def power_spectrogram(
     clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
 ) -> torch.Tensor:
     """|STFT|^2 of the frames start..stop, each centred on its hop: (B, stop - start, n_fft // 2 + 1)."""
-    if torch.compiler.is_exporting():
-        real, imag = fourier_transform(clips, start, stop, n_fft, hop_length, window)
-        return real.square() + imag.square()
     samples = clips.segment(start * hop_length - n_fft // 2, (stop - 1) * hop_length + n_fft // 2)
     spectrum = torch.stft(
         samples, n_fft, hop_length, len(window), window, center=False, onesided=True, return_complex=True
     )
     real, imag = torch.view_as_real(spectrum).unbind(-1)
     return real.square().add_(imag.square()).transpose(1, 2)  # (B, F, T) -> (B, T, F)
-
-
-def fourier_transform(
-    clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Real and imaginary part of the STFT, (B, T, F), up to phase: as products, for few runtimes have a good FFT.
-
-    The window is symmetric about its middle, and its first weight is 0. So sums of two samples that mirror each other
-    meet cosines and differences sines, which takes half the products.
-    """
-    length, num_frames = len(window), stop - start
-    first = start * hop_length + (n_fft - length) // 2 - n_fft // 2
-    samples = clips.segment(first, first + (num_frames + length // hop_length) * hop_length)
-    hops = samples.unflatten(1, (-1, hop_length))
-    frames = torch.cat([hops[:, i : i + num_frames] for i in range(1 + length // hop_length)], dim=-1)[..., :length]
-    right = frames[..., (length + 1) // 2 :]
-    left = frames[..., 1 : length // 2 + 1].flip(-1)
-
-    frequency = torch.arange(n_fft // 2 + 1, device=window.device)
-    doubled_distance = 2 * torch.arange((length + 1) // 2, length, device=window.device)[:, None] - length
-    turns = doubled_distance * frequency % (2 * n_fft)  # in units of 1 / (2 * n_fft)
-    angle = turns.float() * (math.pi / n_fft)
-    weights = window[(length + 1) // 2 :, None] * torch.where(doubled_distance == 0, 0.5, 1.0)  # the middle: twice
-    return (right + left) @ (weights * angle.cos()), (right - left) @ (weights * angle.sin())
 
 
 def floored_log(power: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .configuration_hear import HEARConfig
-from .frames_hear import at_least_float32, at_once
+from .frames_hear import at_least_float32
+from .graphs_hear import at_once
 
 POOLING_EPS = 1e-8
 

@@ -5,7 +5,8 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from hear_hf import HEARConfig
-from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram, fourier_transform, htk_mel_filters, power_spectrogram
+from hear_hf.graphs_hear import fourier_transform
+from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram, htk_mel_filters, power_spectrogram
 from helpers import noise, ragged_batch, samples_of, small_model
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -85,6 +85,7 @@ CODE = {
     "feature_extraction_hear.py",
     "attention_hear.py",
     "frames_hear.py",
+    "graphs_hear.py",
     "masking_hear.py",
     "outputs_hear.py",
     "modeling_hear.py",
