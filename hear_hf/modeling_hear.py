@@ -194,8 +194,8 @@ class HEARModel(HEARAcousticEncoder):
         mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        output_acoustic_hidden_states: bool = True,
         return_dict: bool | None = None,
+        _in_place: bool = False,
     ) -> HEARModelOutput:
         r"""
         Args:
@@ -207,8 +207,6 @@ class HEARModel(HEARAcousticEncoder):
                 True = frame that is masked in front of the acoustic model's layers.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
-            output_acoustic_hidden_states (`bool`, *optional*, defaults to `True`):
-                Whether to return the acoustic model's output. Without it an hour takes 276 MB less.
             return_dict (`bool`, *optional*): Whether to return a [`HEARModelOutput`] rather than a tuple.
 
         Raises:
@@ -221,7 +219,8 @@ class HEARModel(HEARAcousticEncoder):
         acoustic, log_power, frame_mask = self.encode_waveform(
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
-        in_place = not (output_acoustic_hidden_states or output_hidden_states or torch.is_grad_enabled())
+        # Private to the classifier, which needs no acoustic hidden states: overwriting those of an hour saves 276 MB.
+        in_place = _in_place and not (output_hidden_states or torch.is_grad_enabled())
         integrated, attentions = self.integrate(
             acoustic.last_hidden_state, log_power, frame_mask, output_attentions, in_place
         )
@@ -231,7 +230,7 @@ class HEARModel(HEARAcousticEncoder):
         return HEARModelOutput(
             last_hidden_state=integrated,
             pooler_output=pooled.to(integrated.dtype),
-            acoustic_hidden_states=acoustic.last_hidden_state if output_acoustic_hidden_states else None,
+            acoustic_hidden_states=None if _in_place else acoustic.last_hidden_state,
             frame_mask=frame_mask,
             hidden_states=(*acoustic.hidden_states, integrated) if output_hidden_states else None,
             attentions=(*acoustic.attentions, attentions) if output_attentions else None,
@@ -421,8 +420,8 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             attention_mask=attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            output_acoustic_hidden_states=False,
             return_dict=True,
+            _in_place=True,
         )
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, at_least_float32(logits), self.config)

@@ -16,8 +16,8 @@ class HEARModelOutput(ModelOutput):
             Output of the task model, one vector per 20 ms.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, 3 * task_hidden_size)`):
             Mean, maximum and standard deviation of `last_hidden_state` over each clip's valid frames.
-        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`, *optional*):
-            Output of the acoustic model, unless `output_acoustic_hidden_states=False`.
+        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
+            Output of the acoustic model.
         frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
             True where a frame belongs to the clip, False where it is padding.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):

@@ -82,14 +82,14 @@ def test_padding_by_whole_windows_leaves_no_trace(model):
 
 
 @torch.no_grad()
-def test_hidden_states_that_nobody_wants_are_overwritten_and_others_kept():
+def test_hidden_states_that_the_classifier_does_not_want_are_overwritten_and_others_kept():
     model = small_model(task_hidden_size=48)  # as wide as the acoustic model
     batch = ragged_batch(CLIPS)
     expected = model.hear(*batch, output_hidden_states=True)
-    outputs = model.hear(*batch, output_acoustic_hidden_states=False)
+    outputs = model.hear(*batch, _in_place=True)
     assert outputs.acoustic_hidden_states is None
     torch.testing.assert_close(outputs.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-5)
-    kept = model.hear(*batch, output_hidden_states=True, output_acoustic_hidden_states=False).hidden_states
+    kept = model.hear(*batch, output_hidden_states=True, _in_place=True).hidden_states
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, expected.hidden_states, strict=True))
 
 
