@@ -39,7 +39,9 @@ SCRIPTS = {  # by the extra that is enough to run them
     "space": {*ROOT.glob("examples/space/*.py")},
     "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py")},
 }
-OUR_MODULES = {"hear_hf", DEVICE.stem} | {path.stem for paths in SCRIPTS.values() for path in paths}
+OUR_MODULES = {"hear_hf", DEVICE.stem} | {
+    path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
+}
 # For the microphone, for formats that soundfile cannot read, and for the spoken digits, which say so themselves.
 OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader"}
 
