@@ -169,7 +169,9 @@ def load_encoders(args: ProbeArguments) -> Iterator[tuple[str, FrozenEncoder]]:
         if name == "random":
             yield "random HEAR", random_encoder(HEARConfig(), HEARFeatureExtractor(), args.seed)
             continue
-        encoder = FrozenEncoder(name, revision=args.model_revision, trust_remote_code=args.trust_remote_code)
+        encoder = FrozenEncoder.from_pretrained(
+            name, revision=args.model_revision, trust_remote_code=args.trust_remote_code
+        )
         yield name, encoder
         config = encoder.model.config
         if args.random_baseline and config.model_type in ("hear", "hear_quantizer"):
@@ -178,7 +180,7 @@ def load_encoders(args: ProbeArguments) -> Iterator[tuple[str, FrozenEncoder]]:
 
 def random_encoder(config, feature_extractor, seed: int) -> FrozenEncoder:
     set_seed(seed)
-    return FrozenEncoder.from_model(model_class(config).from_config(config), feature_extractor)
+    return FrozenEncoder(model_class(config).from_config(config), feature_extractor)
 
 
 def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:

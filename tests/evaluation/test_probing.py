@@ -157,7 +157,7 @@ def test_clips_that_cannot_be_decoded_are_skipped_and_counted(hear, tmp_path, ca
 
 
 def test_clips_are_cropped_and_pooled_over_their_own_frames(hear, tmp_path):
-    encoder = FrozenEncoder(hear)
+    encoder = FrozenEncoder.from_pretrained(hear)
     long, short = np.sin(np.arange(32_000)), 0.5 * np.sin(0.3 * np.arange(4_000))
     entries = [{"array": clip.astype(np.float32), "sampling_rate": RATE} for clip in (long, short)]
     audio = Dataset.from_list([{"audio": entry} for entry in entries])
