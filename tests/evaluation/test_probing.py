@@ -15,8 +15,9 @@ from hear_hf import HEARConfig, HEARFeatureExtractor, HEARModel
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.labelled import DataArguments
 from hear_hf.evaluation import probing
+from hear_hf.evaluation.folds import Clips, make_folds
 from hear_hf.evaluation.frozen_encoders import FrozenEncoder
-from hear_hf.evaluation.probing import Clips, layers_to_probe, make_folds, probe_layer
+from hear_hf.evaluation.probing import layers_to_probe, probe_layer
 from helpers import SMALL
 
 RATE = 16_000
