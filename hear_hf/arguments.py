@@ -5,7 +5,7 @@ Every option may be written with underscores or hyphens, and every boolean one a
 
 import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError, RawDescriptionHelpFormatter
-from typing import Any
+from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
@@ -41,12 +41,16 @@ class CommandParser(HfArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def parse_args_into_dataclasses(self, *args, **kwargs) -> tuple:
-        """Exits with a usage message where an argument is unknown, as argparse does; Transformers raises."""
+        """Exits with a message where an argument is unknown, as argparse does; Transformers raises."""
         settings = kwargs | {"return_remaining_strings": True}
         *parsed, unknown = super().parse_args_into_dataclasses(*args, **settings)
         if unknown:
-            self.error(f"unknown arguments: {' '.join(unknown)}. See --help.")
+            self.error(f"unknown arguments: {' '.join(unknown)}")
         return tuple(parsed)
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with the message alone: the usage of a command of a hundred options would bury it."""
+        self.exit(2, f"{self.prog}: error: {message}\nFor the options: {self.prog} --help\n")
 
     def _is_boolean(self, word: str) -> bool:
         action = self._option_string_actions.get(word)

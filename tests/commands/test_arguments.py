@@ -47,10 +47,18 @@ def test_a_boolean_option_does_not_take_the_file_behind_it_for_its_value():
     assert parse_with_files("--use_cache", "--batch-size", "2", *words) == (Settings(2, use_cache=True), words)
 
 
-def test_an_unknown_option_ends_the_command_with_its_name(capsys):
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--batch_sizes_of", "3"], "unknown arguments: --batch_sizes_of 3"),
+        (["--batch_size", "x"], "invalid int value"),
+    ],
+)
+def test_a_mistake_ends_the_command_with_a_message_and_where_to_find_the_options(capsys, words, message):
     with pytest.raises(SystemExit) as stop:
-        parse_arguments(Settings, ["--batch_sizes_of", "3"])
-    assert stop.value.code == 2 and "unknown arguments: --batch_sizes_of 3" in capsys.readouterr().err
+        parse_arguments(Settings, words)
+    found = capsys.readouterr().err
+    assert stop.value.code == 2 and message in found and found.endswith(" --help\n") and found.count("\n") == 2
 
 
 @pytest.mark.parametrize("name, write", [("run.json", json.dumps), ("run.yaml", yaml.safe_dump)])
