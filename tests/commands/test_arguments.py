@@ -50,7 +50,7 @@ def test_a_boolean_option_does_not_take_the_file_behind_it_for_its_value():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--batch_sizes_of", "3"], "unknown arguments: --batch_sizes_of 3"),
+        (["--batch_sizes", "3"], "unknown arguments: --batch_sizes 3"),
         (["--batch_size", "x"], "invalid int value"),
     ],
 )
