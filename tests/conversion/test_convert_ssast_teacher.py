@@ -302,12 +302,18 @@ def test_the_random_state_and_the_warnings_stay_as_they_are(saved, out):
 
 def test_the_command_says_what_it_found_and_what_comes_next(saved, out):
     script = ROOT / "conversion" / "convert_ssast_teacher.py"
-    command = [sys.executable, script, saved(SSAST(64, 1, **PUBLISHED)), out]
+    command = [sys.executable, script, "--force", saved(SSAST(64, 1, **PUBLISHED)), out]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     for words in ("patches of 128x2", "Assumed:   num_attention_heads=1", "Left out:", "Reloaded:", "Next:"):
         assert words in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--num_attention_heads", "--num-attention-heads"])
+def test_the_command_takes_the_number_of_heads(saved, out, capsys, option):
+    main([str(saved(SSAST(**SMALL))), str(out), option, "3"])
+    assert "num_attention_heads=3" in capsys.readouterr().out
 
 
 def test_the_command_refuses_in_one_paragraph(saved, out, capsys):
