@@ -1,5 +1,6 @@
 """How commands read their options: dataclasses of them against command lines, files and the help."""
 
+import importlib
 import json
 from dataclasses import dataclass
 
@@ -73,3 +74,15 @@ def test_the_help_shows_the_docstring_as_written_and_each_default_that_there_is(
     words = " ".join(text.split())
     assert "Read so many clips at once, 100 % of them. (default: 8)" in words
     assert "Leave out one value of this column at a time. " in words and "default: None" not in words
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["finetune", "probe", "predict", "stream", "convert_hear_checkpoint", "convert_ssast_teacher"]
+    + ["speed", "soak", "loading", "long_audio", "agreement"],
+)
+def test_the_help_of_a_command_shows_how_it_is_used(command, capsys):
+    module = importlib.import_module(command)
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    assert stop.value.code == 0 and module.__doc__.strip() in capsys.readouterr().out
