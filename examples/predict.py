@@ -20,7 +20,7 @@ class PredictionArguments:
     """How much to show, and whose code to run."""
 
     top_k: int = option(default=3, help="Show this many labels for each file.")
-    trust_remote_code: bool = option(default=False, help="Run the code that a repository brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
 
 def demo_clips(count: int = 3) -> list[tuple[str, dict]]:

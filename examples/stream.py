@@ -30,7 +30,7 @@ class StreamingArguments:
     window: float = option(default=2.0, help="Seconds to classify at once.")
     hop: float = option(default=0.5, help="Seconds from one window's start to the next one's.")
     json: bool = option(default=False, help="Print every window, and the whole, as a line of JSON.")
-    trust_remote_code: bool = option(default=False, help="Run the code that a repository brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
 
 def describe(result: HEARStreamResult, labels: dict[int, str]) -> dict:

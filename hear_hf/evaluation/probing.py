@@ -50,7 +50,7 @@ class ProbeArguments:
         "HEAR of the published size."
     )
     model_revision: str = option(default="main", help="The branch, tag or commit of the checkpoints.")
-    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub comes with.")
     random_baseline: bool = option(
         default=False, help="Also probe, beside each HEAR checkpoint, the same architecture with random weights."
     )

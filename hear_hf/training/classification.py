@@ -43,7 +43,7 @@ class ModelArguments:
         default=None, help="Start from this checkpoint of the Hub or folder. Without it, HEAR is trained from scratch."
     )
     model_revision: str = option(default="main", help="The branch, tag or commit of the checkpoint.")
-    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub comes with.")
     config_overrides: str | None = option(
         default=None, help="Change these fields of the config, for example `num_hidden_layers=3`."
     )
@@ -55,7 +55,8 @@ class ModelArguments:
         help="Multiply the learning rate of the acoustic model by this; 0.1 to 0.3 suit a pretrained one.",
     )
     layerwise_learning_rate_decay: float = option(
-        default=1.0, help="Multiply it once more by this for each acoustic layer further down; at most 1."
+        default=1.0,
+        help="Multiply it by this once more for each acoustic layer below the top one; at most 1.",
     )
 
 
@@ -75,11 +76,11 @@ class FineTuningArguments(TrainingArguments):
     save_strategy: str = option(default="epoch", help="When to save a checkpoint.")
     save_total_limit: int | None = option(default=1, help="Checkpoints to keep beside the best one.")
     logging_steps: float = option(default=10, help="Steps between two logged losses.")
-    load_best_model_at_end: bool = option(default=True, help="Whether to end with the best checkpoint.")
+    load_best_model_at_end: bool = option(default=True, help="End with the best checkpoint.")
     metric_for_best_model: str | None = option(
         default=None,
-        help="Call the checkpoint best that is so by this validation metric: `accuracy` or, where a clip has any "
-        "number of labels, `mean_average_precision` by default; `macro_f1` or `loss`.",
+        help="Choose the best checkpoint by this validation metric: accuracy, macro_f1, mean_average_precision or "
+        "loss. By default accuracy, or mean_average_precision where a clip has any number of labels.",
     )
     dataloader_pin_memory: bool = option(
         default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
