@@ -5,10 +5,11 @@ from pathlib import Path
 
 
 def label_values(id2label: dict[int, str] | None, num_labels: int | None) -> dict:
+    """Makes the configuration's fields on labels, after checking that the names fit a checkpoint of so many."""
     if id2label is None:
         return {} if num_labels is None else {"num_labels": num_labels}
     if num_labels is None:
-        raise ValueError("`id2label` must be left out: this checkpoint has no labels.")
+        raise ValueError("`id2label` must be left out, found names: this checkpoint has no labels.")
     if sorted(id2label) != list(range(num_labels)):
         raise ValueError(
             f"`id2label` must name labels 0 to {num_labels - 1}, {num_labels} in all, found {len(id2label)}: "
@@ -21,10 +22,10 @@ def label_values(id2label: dict[int, str] | None, num_labels: int | None) -> dic
 
 
 def read_labels(path: str | Path) -> dict[int, str]:
-    """Labels from JSON, {"0": "dog"} or a list, or from a text file with one label a line.
+    """Reads labels from JSON, {"0": "dog"} or a list, or from a text file with one label per line.
 
     Raises:
-        `ValueError`: if the file is neither.
+        `ValueError`: The file is neither.
     """
     path = Path(path)
     try:

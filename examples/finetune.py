@@ -20,7 +20,7 @@ from hear_hf.training.runs import last_checkpoint, start
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments)
-    model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv)
+    model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv, __doc__)
     start(training_args)
 
     with training_args.main_process_first(desc="loading the clips"):
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     clips = prepare_clips(dataset[split], trainer.processing_class.sampling_rate)
     prediction = trainer.predict(clips, metric_key_prefix=split)
     trainer.save_metrics(split, prediction.metrics)
+
     if trainer.is_world_process_zero():
         report_classifier(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
     if training_args.push_to_hub:
