@@ -1,5 +1,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# `make test PYTEST_ARGS=-n0` runs the tests in a single process.
+PYTEST := -m pytest -n logical --maxprocesses 4
 VENV := .venv
 OLDEST := .venv-oldest
 CLEAN := .venv-wheel
@@ -25,10 +27,10 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	touch $@
 
 test: venv  ## run the tests
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
-	$(OLDEST)/bin/python -m pytest $(PYTEST_ARGS)
+	$(OLDEST)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 # `make peer-test PEER_ENVIRONMENTS=.venv` runs those of the newest version alone.
 peer-test: $(PEER_ENVIRONMENTS:%=%/.installed)  ## run the tests of Transformers' own models on ours, newest and oldest version

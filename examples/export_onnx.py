@@ -15,26 +15,39 @@ The integers' ranges are measured as the model runs, or, with --calibration_data
 compared with PyTorch on ragged batches before it is put in place. Needs `pip install "hear_hf[onnx]"`.
 """
 
-import argparse
 import logging
+from pathlib import Path
 
 import torch
 
-from hear_hf.deployment.onnx_export import FILES, export
+from hear_hf.arguments import command_parser
+from hear_hf.deployment.onnx_dtypes import calibration_files
+from hear_hf.deployment.onnx_export import FILES, ExportArguments, export_file, load_classifier, measure_pytorch
+from hear_hf.deployment.onnx_graph import to_onnx
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="A folder, or a repository of the Hub, with a HEAR classifier.")
-    parser.add_argument("output_dir", help="Folder to write to.")
-    parser.add_argument("--dtype", nargs="+", choices=list(FILES), default=["float32"], help="Default: float32.")
-    parser.add_argument("--calibration_data", help="Folder of audio files by which int8 finds its ranges.")
-    parser.add_argument("--threads", type=int, help="CPU threads to check and to time with.")
-    args = parser.parse_args(argv)
+    parser = command_parser(ExportArguments, __doc__)
+    parser.add_argument("model", help="Export this HEAR classifier: a folder, or a repository of the Hub.")
+    parser.add_argument("output_dir", help="Write to this folder, which is made if need be.")
+    args, named = parser.parse_args_into_dataclasses(argv)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     if args.threads:
         torch.set_num_threads(args.threads)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    export(args.model, args.output_dir, args.dtype, args.calibration_data)
+
+    clips = calibration_files(args.calibration_data) if args.calibration_data else None
+    model = load_classifier(named.model)
+    folder = Path(named.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    print(f"{'':10}       MiB   difference   ms for 10 s   ({torch.get_num_threads()} threads)")
+    pytorch = measure_pytorch(model)
+    print(f"{'PyTorch':10}{pytorch.mib:10.1f}{'':13}{pytorch.milliseconds:14.1f}", flush=True)
+    graph = to_onnx(model)
+    for dtype in args.dtype:
+        file = export_file(graph, dtype, model, folder, clips)
+        cells = f"{file.mib:10.1f}{file.difference:13.1e}{file.milliseconds:14.1f}"
+        print(f"{dtype:10}{cells}   {folder / FILES[dtype]}", flush=True)
 
 
 if __name__ == "__main__":

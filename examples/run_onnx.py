@@ -1,4 +1,4 @@
-"""Names the sounds in audio files with a model of `export_onnx.py`, without PyTorch.
+"""Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch.
 
     python run_onnx.py model.onnx one.wav two.flac
 
@@ -14,6 +14,7 @@ import soundfile
 
 
 def read_clip(file: str, sampling_rate: int) -> np.ndarray:
+    """Reads a file as one channel at this rate."""
     samples, source_rate = soundfile.read(file, dtype="float32", always_2d=True)
     clip = samples.mean(axis=1)
     if source_rate == sampling_rate:
@@ -26,10 +27,13 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
 
 
 def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """A softmax, a sigmoid where a clip has any number of labels, or the logits themselves of a regression."""
     if problem_type == "regression":
         return logits
-    odds = np.exp(logits - logits.max()) if problem_type.startswith("single") else np.exp(np.minimum(logits, 80))
-    return odds / odds.sum() if problem_type.startswith("single") else odds / (1 + odds)
+    if problem_type == "multi_label_classification":
+        return 1 / (1 + np.exp(-np.maximum(logits, -80)))  # beyond, float32 overflows
+    odds = np.exp(logits - logits.max())
+    return odds / odds.sum()
 
 
 def main(model: str, *files: str, top_k: int = 3) -> None:

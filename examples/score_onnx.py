@@ -1,4 +1,4 @@
-"""Scores the files of export_onnx.py beside PyTorch on labelled audio: what do the smaller types lose, and gain?
+r"""Scores the files of export_onnx.py beside PyTorch on labelled audio: what do the smaller types lose, and gain?
 
     python examples/score_onnx.py --model_name_or_path runs/mine --onnx_dir runs/mine_onnx \
         --train_file train.csv --test_file test.csv
@@ -10,14 +10,20 @@ Needs `pip install "hear_hf[onnx]"`.
 import torch
 
 from hear_hf.arguments import parse_arguments
-from hear_hf.data.labelled import DataArguments
-from hear_hf.deployment.onnx_scoring import ScoringArguments, score
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
+from hear_hf.deployment.onnx_export import load_classifier
+from hear_hf.deployment.onnx_scoring import ScoringArguments, contestants, score
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, data_args = parse_arguments((ScoringArguments, DataArguments), argv)
+    args, data_args = parse_arguments((ScoringArguments, DataArguments), argv, __doc__)
     torch.set_num_threads(args.threads)
-    rows = score(args, data_args)
+
+    splits = load_labelled_audio(data_args)
+    clips = splits["test" if "test" in splits else "validation"]
+    model = load_classifier(args.model_name_or_path)
+    rows = score(contestants(model, args.onnx_dir), clips, model)
+
     print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
     for row in rows:
         print("| " + " | ".join(value if isinstance(value, str) else f"{value:.1f}" for value in row.values()) + " |")

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of a worker and of the processes that it starts; the others have cores too
 
 import numpy as np
 import pytest
@@ -13,13 +15,29 @@ from golden import golden_model
 from hear_hf import HEARConfig
 from helpers import SMALL, small_model
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+NUM_THREADS = min(2, torch.get_num_threads())
+# Tests below these share what is costly to make, and so a worker of pytest-xdist.
+TOGETHER = ("tests/deployment/", "tests/sharing/test_hub_loading.py", "tests/project/test_packaging.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Spreads the other tests one by one. (`xdist_group` marks of pytest-xdist 3.8 do nothing in pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
-def seeds():
+def fresh_state():
+    """Seeds, and threads, which commands set for the whole process."""
     torch.manual_seed(0)
     np.random.seed(0)
+    torch.set_num_threads(NUM_THREADS)
 
 
 @pytest.fixture

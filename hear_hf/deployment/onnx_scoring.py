@@ -1,5 +1,6 @@
 """Exported files beside PyTorch on labelled audio: what the smaller types lose, and gain."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,64 +10,125 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoFeatureExtractor, EvalPrediction, PreTrainedModel
+from transformers import EvalPrediction
 
 from ..arguments import option
-from ..data.labelled import DataArguments, label_feature, load_labelled_audio
+from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
-from .onnx_export import FILES, load, model_inputs, open_session
+from ..modeling_hear import HEARForAudioClassification
+from .onnx_export import FILES, label_names
+from .onnx_session import model_inputs, open_session
 
 
 @dataclass
 class ScoringArguments:
     """What to score."""
 
-    model_name_or_path: str = option(help="A HEAR classifier: a folder, or a repository of the Hub.")
-    onnx_dir: str = option(help="The folder into which export_onnx.py wrote it.")
-    threads: int = option(default=1, help="CPU threads.")
+    model_name_or_path: str = option(help="Score this HEAR classifier: a folder, or a repository of the Hub.")
+    onnx_dir: str = option(help="Score the files that export_onnx.py wrote of it into this folder.")
+    threads: int = option(default=1, help="Compute with this many CPU threads.")
 
 
 @dataclass
 class Contestant:
-    """A way to compute logits (1, num_labels) from a clip (1, num_samples), and how large it is."""
+    """A way to compute logits (1, num_labels) of a clip (1, num_samples), and its size."""
 
     name: str
     logits: Callable[[np.ndarray], np.ndarray]
     mib: float
 
 
-def pytorch_contestant(model: PreTrainedModel, dtype: torch.dtype) -> Contestant:
-    @torch.no_grad()
-    def logits(clip: np.ndarray) -> np.ndarray:
-        return model(torch.from_numpy(clip)).logits.float().numpy()
+def contestants(model: HEARForAudioClassification, onnx_dir: str) -> list[Contestant]:
+    """
+    Finds what to score.
 
-    model = model.to(dtype)
-    size = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
+    Args:
+        model (`HEARForAudioClassification`): The model in float32.
+        onnx_dir (`str`): The folder of its exported files.
+
+    Returns:
+        `list[Contestant]`: PyTorch in float32, which the others are compared with, and in bfloat16; then each file.
+
+    Raises:
+        `ValueError`: The folder holds no exported file.
+    """
+    exported = {dtype: Path(onnx_dir, file) for dtype, file in FILES.items()}
+    exported = {dtype: path for dtype, path in exported.items() if path.is_file()}
+    if not exported:
+        raise ValueError(f"`onnx_dir` must hold files of export_onnx.py, found none in {onnx_dir}. Export first.")
+    return [
+        *(pytorch_contestant(model, dtype) for dtype in (torch.float32, torch.bfloat16)),
+        *(onnx_contestant(dtype, path) for dtype, path in exported.items()),
+    ]
+
+
+def pytorch_contestant(model: HEARForAudioClassification, dtype: torch.dtype) -> Contestant:
+    """A copy of the model in this type."""
+    converted: torch.nn.Module = copy.deepcopy(model)  # `PreTrainedModel.to` has no useful type
+    converted.to(dtype)
+
+    def logits(clip: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return converted(torch.from_numpy(clip)).logits.float().numpy()
+
+    size = sum(parameter.nbytes for parameter in converted.parameters()) / 2**20
     return Contestant(f"PyTorch {str(dtype).removeprefix('torch.')}", logits, size)
 
 
 def onnx_contestant(dtype: str, path: Path) -> Contestant:
+    """An exported file."""
     session = open_session(path)
     return Contestant(
         f"ONNX {dtype}", lambda clip: session.run(None, model_inputs(clip))[0], path.stat().st_size / 2**20
     )
 
 
-def contestants(args: ScoringArguments) -> list[Contestant]:
-    """PyTorch in float32, which the others are compared with, and in bfloat16, and each exported file."""
-    exported = {dtype: Path(args.onnx_dir, file) for dtype, file in FILES.items()}
-    exported = {dtype: path for dtype, path in exported.items() if path.is_file()}
-    if not exported:
-        raise ValueError(f"`onnx_dir` must hold files of export_onnx.py, found none in {args.onnx_dir}. Export first.")
-    return [
-        *(pytorch_contestant(load(args.model_name_or_path), dtype) for dtype in (torch.float32, torch.bfloat16)),
-        *(onnx_contestant(dtype, path) for dtype, path in exported.items()),
-    ]
+def check_labels(model: HEARForAudioClassification, clips: Dataset) -> None:
+    """Refuses clips whose labels are not the model's, in its order."""
+    ours, theirs = label_names(model), label_feature(clips)[0].names
+    if ours != theirs:
+        raise ValueError(
+            f"The model's labels must be those of the clips, found: {len(ours)} and {len(theirs)}, "
+            f"the first {ours[0]!r} and {theirs[0]!r}. Take the data that it was trained on."
+        )
 
 
-def measure(contestant: Contestant, clips: Dataset) -> tuple[EvalPrediction, float]:
-    """Logits and labels of all clips, and milliseconds of computing for each."""
+def score(
+    contestants: list[Contestant], clips: Dataset, model: HEARForAudioClassification
+) -> list[dict[str, float | str]]:
+    """
+    Scores each contestant on labelled clips.
+
+    Args:
+        contestants (`list[Contestant]`): The others are compared with the first.
+        clips (`Dataset`): A split of `load_labelled_audio` with the model's labels.
+        model (`HEARForAudioClassification`): The model, which says at which rate clips are decoded.
+
+    Returns:
+        `list[dict]`: A row for each: name, size, metrics, the share of clips labelled as by the first, and time.
+
+    Raises:
+        `ValueError`: The clips have other labels than the model.
+    """
+    check_labels(model, clips)
+    multi_label = label_feature(clips)[1]
+    metrics = multi_label_metrics if multi_label else single_label_metrics
+    prepared = prepare_clips(clips, model.config.sampling_rate)
+    rows, reference = [], None
+    for contestant in contestants:
+        logits, labels, milliseconds = predict(contestant, prepared)
+        chosen = logits > 0 if multi_label else logits.argmax(-1)
+        reference = chosen if reference is None else reference
+        row: dict[str, float | str] = {"": contestant.name, "MiB": contestant.mib}
+        row |= {name: 100 * value for name, value in metrics(EvalPrediction(logits, labels)).items()}
+        row |= {"as float32": 100 * float(np.mean(chosen == reference)), "ms a clip": milliseconds}
+        rows.append(row)
+    return rows
+
+
+def predict(contestant: Contestant, clips: Dataset) -> tuple[np.ndarray, np.ndarray, float]:
+    """Computes the logits of all clips one by one: logits, labels, and milliseconds of computing per clip."""
     logits, labels, seconds = [], [], 0.0
     for clip in tqdm(clips, desc=contestant.name):
         waveform = np.asarray(clip["input_values"], dtype=np.float32)[None]
@@ -74,30 +136,4 @@ def measure(contestant: Contestant, clips: Dataset) -> tuple[EvalPrediction, flo
         logits.append(contestant.logits(waveform)[0])
         seconds += time.perf_counter() - start
         labels.append(clip["labels"])
-    return EvalPrediction(np.stack(logits), np.stack(labels)), 1000 * seconds / len(labels)
-
-
-def score(args: ScoringArguments, data_args: DataArguments) -> list[dict[str, float | str]]:
-    """A row for each contestant: metrics, share of clips that it labels as PyTorch does in float32, cost."""
-    dataset = load_labelled_audio(data_args)
-    clips = dataset["test" if "test" in dataset else "validation"]
-    names, multi_label = label_feature(clips)
-    config = load(args.model_name_or_path).config
-    if [config.id2label[i] for i in range(config.num_labels)] != names.names:
-        raise ValueError(
-            f"The model's labels must be those of the clips, found: {config.num_labels} and {names.num_classes}, "
-            f"the first {config.id2label[0]!r} and {names.names[0]!r}. Take the data that it was trained on."
-        )
-    sampling_rate = AutoFeatureExtractor.from_pretrained(args.model_name_or_path).sampling_rate
-    clips = prepare_clips(clips, sampling_rate)
-    metrics = multi_label_metrics if multi_label else single_label_metrics
-
-    rows, reference = [], None
-    for contestant in contestants(args):
-        prediction, milliseconds = measure(contestant, clips)
-        chosen = prediction.predictions > 0 if multi_label else prediction.predictions.argmax(-1)
-        reference = chosen if reference is None else reference
-        values = {name: 100 * value for name, value in metrics(prediction).items()}
-        cost = {"as float32": 100 * np.mean(chosen == reference), "ms a clip": milliseconds}
-        rows.append({"": contestant.name, "MiB": contestant.mib} | values | cost)
-    return rows
+    return np.stack(logits), np.stack(labels), 1000 * seconds / len(labels)

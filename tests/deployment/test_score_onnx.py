@@ -1,80 +1,90 @@
-"""examples/score_onnx.py on clips whose labels are known: accuracies are right, and wrong files and labels refused."""
+"""examples/score_onnx.py on clips whose labels are known, and what it refuses."""
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
-pytest.importorskip("onnxruntime", reason="the scoring needs `pip install hear_hf[onnx]`")
 pytest.importorskip("onnx", reason="the scoring needs `pip install hear_hf[onnx]`")
+pytest.importorskip("onnxruntime", reason="the scoring needs `pip install hear_hf[onnx]`")
 pytest.importorskip("onnxscript", reason="the scoring needs `pip install hear_hf[onnx]`")
 
 import score_onnx
-from hear_hf import HEARFeatureExtractor
-from hear_hf.arguments import parse_arguments
-from hear_hf.data.labelled import DataArguments
-from hear_hf.deployment import onnx_export, onnx_scoring
-from helpers import noise, small_model
-
-LABELS = ["cat", "dog"]
+from hear_hf import HEARForAudioClassification
+from hear_hf.deployment.onnx_scoring import Contestant, pytorch_contestant
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model with its export, and tables of clips with the labels that it gives them, but for one of eight."""
-    folder = tmp_path_factory.mktemp("scored")
-    model = small_model(num_hidden_layers=1, num_labels=2, id2label=dict(enumerate(LABELS)), label2id=None)
-    waveforms = [noise(4000 + 900 * i, i).clamp(-1, 1) for i in range(8)]
-    for i, waveform in enumerate(waveforms):
-        soundfile.write(folder / f"{i}.wav", waveform.numpy(), 16_000, subtype="FLOAT")
-    with torch.no_grad():
-        logits = torch.cat([model(waveform[None]).logits for waveform in waveforms])
-        model.classifier.out_proj.bias[1] += (logits[:, 0] - logits[:, 1]).median() + 1e-3  # both labels occur
-        chosen = torch.cat([model(waveform[None]).logits for waveform in waveforms]).argmax(-1).tolist()
-    model.save_pretrained(folder / "model")
-    HEARFeatureExtractor().save_pretrained(folder / "model")
-    chosen[0] = 1 - chosen[0]
-    rows = "".join(f"{i}.wav,{LABELS[label]}\n" for i, label in enumerate(chosen))
-    for name in ("train", "test"):
-        (folder / f"{name}.csv").write_text("audio,label\n" + rows)
-    onnx_export.export(str(folder / "model"), str(folder / "exported"), ["float32", "int8"])
+@torch.no_grad()
+def tables(folder, model, waveforms):
+    """Test clips with the labels that the model gives them, except one of eight; training clips with every label."""
+    names = [model.config.id2label[i] for i in range(7)]
+    logits = torch.cat([model(waveform[None]).logits for waveform in waveforms])
+    labels = [names[i] for i in (*logits[:1].argmin(-1), *logits[1:].argmax(-1))]
+    assert len(set(labels)) > 2
+    for table, column in {"train": 2 * names, "test": labels}.items():
+        rows = "".join(f"{i % 8}.wav,{label}\n" for i, label in enumerate(column))
+        (folder / f"{table}.csv").write_text("audio,label\n" + rows)
     return folder
 
 
 def arguments(folder, **changes):
-    paths = {"model_name_or_path": "model", "onnx_dir": "exported", "train_file": "train.csv", "test_file": "test.csv"}
+    paths = {"model_name_or_path": "model", "onnx_dir": "onnx", "train_file": "train.csv", "test_file": "test.csv"}
     return [word for name, path in (paths | changes).items() for word in (f"--{name}", str(folder / path))]
 
 
-def test_each_type_is_scored_on_the_test_clips(folder, capsys):
-    score_onnx.main(arguments(folder))
-    head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == "|  | MiB | accuracy | macro_f1 | as float32 | ms a clip |"
-    cells = [row.strip("| ").split(" | ") for row in rows]
-    assert [row[0] for row in cells] == ["PyTorch float32", "PyTorch bfloat16", "ONNX float32", "ONNX int8"]
-    assert [row[2] for row in cells if row[0].endswith("float32")] == 2 * ["87.5"]
-    assert all(float(row[4]) == 100 for row in cells if row[0].endswith("float32"))
-    assert float(cells[3][1]) < float(cells[2][1])
+def rows_of(output: str) -> list[dict[str, str]]:
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines())
+    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
-def test_a_clip_that_a_type_labels_otherwise_is_counted(folder, monkeypatch):
-    opposite = onnx_scoring.Contestant("opposite", lambda clip: -reference.logits(clip), 0.0)
-    reference = onnx_scoring.pytorch_contestant(onnx_export.load(folder / "model"), torch.float32)
-    monkeypatch.setattr(onnx_scoring, "contestants", lambda _: [reference, opposite])
-    first, second = onnx_scoring.score(
-        *parse_arguments((onnx_scoring.ScoringArguments, DataArguments), arguments(folder))
-    )
-    assert (first["as float32"], second["as float32"]) == (100, 0)
-    np.testing.assert_allclose([first["accuracy"], second["accuracy"]], [87.5, 12.5])
+def test_each_type_is_scored_on_the_test_clips(tables, capsys):
+    score_onnx.main(arguments(tables))
+    rows = rows_of(capsys.readouterr().out)
+    assert list(rows[0]) == ["", "MiB", "accuracy", "macro_f1", "as float32", "ms a clip"]
+    assert [row[""] for row in rows] == [
+        "PyTorch float32",
+        "PyTorch bfloat16",
+        "ONNX float32",
+        "ONNX float16",
+        "ONNX int8",
+    ]
+    float32 = [row for row in rows if row[""].endswith(" float32")]
+    assert [row["accuracy"] for row in float32] == ["87.5", "87.5"]
+    assert [row["as float32"] for row in float32] == ["100.0", "100.0"]
+    assert float(rows[1]["MiB"]) < float(rows[0]["MiB"]) and float(rows[4]["MiB"]) < float(rows[2]["MiB"])
 
 
-def test_a_folder_without_exported_files_is_refused(folder):
+def test_a_clip_that_a_type_labels_otherwise_is_counted(tables, model, monkeypatch, capsys):
+    reference = pytorch_contestant(model, torch.float32)
+    opposite = Contestant("opposite", lambda clip: -reference.logits(clip), 0.0)
+    monkeypatch.setattr(score_onnx, "contestants", lambda model, onnx_dir: [reference, opposite])
+    score_onnx.main(arguments(tables))
+    first, second = rows_of(capsys.readouterr().out)
+    assert (first["as float32"], second["as float32"]) == ("100.0", "0.0")
+    assert (first["accuracy"], second["accuracy"]) == ("87.5", "12.5")
+
+
+def test_the_model_is_loaded_once_and_stays_as_it_is(tables, model, monkeypatch):
+    loaded, load = [], HEARForAudioClassification.from_pretrained
+
+    def count(*args, **options):
+        loaded.append(load(*args, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(HEARForAudioClassification, "from_pretrained", count)
+    score_onnx.main(arguments(tables))
+    ((scored, _),) = loaded
+    assert scored.dtype == torch.float32
+    for name, tensor in scored.state_dict().items():
+        np.testing.assert_array_equal(tensor, model.state_dict()[name], err_msg=name)
+
+
+def test_a_folder_without_exported_files_is_refused(tables):
     with pytest.raises(ValueError, match="must hold files of export_onnx.py, found none"):
-        score_onnx.main(arguments(folder, onnx_dir="model"))
+        score_onnx.main(arguments(tables, onnx_dir="model"))
 
 
-def test_clips_with_other_labels_are_refused(folder):
-    text = (folder / "train.csv").read_text()
-    (folder / "other.csv").write_text(text.replace("cat", "ape"))
-    with pytest.raises(ValueError, match="must be those of the clips, found: 2 and 2, the first 'cat' and 'ape'"):
-        score_onnx.main(arguments(folder, train_file="other.csv", test_file="other.csv"))
+def test_clips_with_other_labels_are_refused(tables):
+    (tables / "other.csv").write_text((tables / "train.csv").read_text().replace("bee", "ape"))
+    with pytest.raises(ValueError, match="must be those of the clips, found: 7 and 7, the first 'bee' and 'ape'"):
+        score_onnx.main(arguments(tables, train_file="other.csv", test_file="other.csv"))

@@ -1,0 +1,80 @@
+"""examples/run_onnx.py: the runner where there is no PyTorch, against PyTorch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+pytest.importorskip("onnx", reason="the export needs `pip install hear_hf[onnx]`")
+pytest.importorskip("onnxruntime", reason="the export needs `pip install hear_hf[onnx]`")
+pytest.importorskip("onnxscript", reason="the export needs `pip install hear_hf[onnx]`")
+
+import run_onnx
+from hear_hf.scores import scores_of
+from helpers import noise
+
+BLOCKED = """
+import runpy, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "hear_hf", "onnx", "soxr"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def run_without_torch(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", BLOCKED, run_onnx.__file__, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@torch.no_grad()
+def test_it_names_sounds_without_pytorch(folder, model, waveforms):
+    result = run_without_torch(folder / "onnx" / "model.onnx", folder / "0.wav", folder / "1.wav")
+    assert result.returncode == 0, result.stderr
+    scores = model(waveforms[1][None]).logits.sigmoid()[0]
+    expected = ", ".join(f"{model.config.id2label[int(i)]} {scores[i]:.3f}" for i in scores.argsort().flip(0)[:3])
+    assert result.stdout.splitlines()[1] == f"{folder / '1.wav'}: {expected}"
+
+
+def test_it_averages_channels(folder, tmp_path, capsys):
+    clip = noise(9000).numpy()
+    soundfile.write(tmp_path / "mono.wav", clip, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "stereo.wav", np.stack([clip + 0.1, clip - 0.1], axis=1), 16_000, subtype="FLOAT")
+    run_onnx.main(str(folder / "onnx" / "model.onnx"), str(tmp_path / "mono.wav"), str(tmp_path / "stereo.wav"))
+    mono, stereo = capsys.readouterr().out.splitlines()
+    assert mono.partition(": ")[2] == stereo.partition(": ")[2]
+
+
+def test_it_resamples_where_it_can_and_else_says_what_to_do(folder, tmp_path, capsys):
+    file = tmp_path / "rate.wav"
+    soundfile.write(file, noise(22_050).numpy(), 22_050)
+    result = run_without_torch(folder / "onnx" / "model.onnx", file)
+    assert result.returncode == 1 and "must be at 16000 Hz, found 22050 Hz" in result.stderr
+    run_onnx.main(str(folder / "onnx" / "model.onnx"), str(file))
+    assert capsys.readouterr().out.startswith(f"{file}: ")
+
+
+def test_a_file_too_short_is_refused(folder, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.zeros(200), 16_000)
+    with pytest.raises(SystemExit, match="must hold more than 12.5 ms of sound, found 200 samples"):
+        run_onnx.main(str(folder / "onnx" / "model.onnx"), str(tmp_path / "short.wav"))
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_its_scores_are_those_of_the_package(problem_type):
+    logits = np.array([-90.0, 0.5, 2.0, 90.0], dtype=np.float32)
+    expected = scores_of(torch.from_numpy(logits), problem_type)
+    np.testing.assert_allclose(run_onnx.scores_of(logits, problem_type), expected, rtol=1e-5, atol=1e-30)
+
+
+def test_it_is_short():
+    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 60
