@@ -18,7 +18,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedConfig
 import hear_hf
 
 from ..data.decoding import decode_audio
-from ..data.labelled import AUDIO_SUFFIXES
+from ..data.sources import AUDIO_SUFFIXES
 
 FILES = {"float32": "model.onnx", "float16": "model_float16.onnx", "int8": "model_int8.onnx"}
 # Largest difference of a logit from PyTorch's, in units of the largest logit (or of 1 where all are smaller).

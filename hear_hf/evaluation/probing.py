@@ -5,7 +5,6 @@ trained on train and validation; without a test split, or with folds, by cross-v
 """
 
 import json
-import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,14 +28,13 @@ from transformers import set_seed
 from .. import HEARConfig, HEARFeatureExtractor
 from ..arguments import option
 from ..data.decoding import decode_audio
-from ..data.labelled import DataArguments, describe_source, label_feature
+from ..data.labelled import DataArguments, label_feature
+from ..data.sources import describe_source
 from .frozen_encoders import FrozenEncoder, model_class
 from .metrics import METRIC_NAMES, MeanAveragePrecision
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
-
-logger = logging.getLogger(__name__)
 
 REGULARISATION = [10.0**power for power in range(-3, 3)]  # of LogisticRegression's C, the inverse of its strength
 NUM_TUNING_FOLDS = 3
@@ -194,29 +192,19 @@ def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:
 
 def extract_features(
     name: str, encoder: FrozenEncoder, audio: Dataset, layers: list[int], args: ProbeArguments
-) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Pooled states `(num_clips, width)` of each layer, and which clips these are: all that could be decoded."""
-    rows, kept, failures = {layer: [] for layer in layers}, [], []
+) -> dict[int, np.ndarray]:
+    """Pooled states `(num_clips, width)` of each layer."""
+    rows = {layer: [] for layer in layers}
     max_samples = max(1, int(args.max_length_seconds * encoder.sampling_rate))
     with tqdm(total=len(audio), desc=f"Reading with {name}", unit="clip") as progress:
         for start in range(0, len(audio), args.batch_size):
             entries = audio[start : start + args.batch_size]["audio"]
-            waveforms = []
-            for index, entry in enumerate(entries, start):
-                try:
-                    waveforms.append(decode_audio(entry, encoder.sampling_rate)[:max_samples])
-                    kept.append(index)
-                except (OSError, ValueError) as error:
-                    failures.append(str(error))
+            waveforms = [decode_audio(entry, encoder.sampling_rate)[:max_samples] for entry in entries]
             for states in encoder.hidden_states(waveforms, encoder.sampling_rate, layers):
                 for layer, frames in zip(layers, states, strict=True):
                     rows[layer].append(torch.cat([POOLING[pool](frames) for pool in args.pooling]).cpu().numpy())
             progress.update(len(entries))
-    if failures:
-        logger.warning(f"Skipped {len(failures)} of {len(audio)} clips that cannot be decoded, first: {failures[0]}")
-    if not kept:
-        raise ValueError(f"There must be clips that can be decoded, found none of {len(audio)}. Convert them to wav.")
-    return {layer: np.stack(features) for layer, features in rows.items()}, np.array(kept)
+    return {layer: np.stack(features) for layer, features in rows.items()}
 
 
 def mean_average_precision(probe, features: np.ndarray, labels: np.ndarray) -> float:
@@ -253,14 +241,12 @@ def probe_model(name: str, encoder: FrozenEncoder, clips: Clips, args: ProbeArgu
     """A row a layer; with all layers also one of that which was best on the validation clips, fold by fold."""
     layers = layers_to_probe(args.layer, encoder.num_hidden_states)
     start = time.perf_counter()
-    features, kept = extract_features(name, encoder, clips.audio, layers, args)
+    features = extract_features(name, encoder, clips.audio, layers, args)
     seconds = time.perf_counter() - start
-    groups = None if clips.groups is None else clips.groups[kept]
-    clips = Clips(clips.audio.select(kept), clips.splits[kept], clips.labels[kept], groups)
     folds = make_folds(clips, args.num_folds, args.seed)
 
     rows, results = [], {}
-    shared = {"model": name, "num_clips": len(kept), "seconds": round(seconds, 2)}
+    shared = {"model": name, "num_clips": len(clips.audio), "seconds": round(seconds, 2)}
     for layer in tqdm(layers, desc="Fitting probes", unit="layer"):
         results[layer] = probe_layer(features[layer], clips.labels, folds)
         rows.append(shared | summarise(results[layer], layer))

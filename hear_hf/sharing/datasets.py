@@ -80,7 +80,8 @@ def write_splits(datasets: dict[str, Dataset], folder: Path, skip_broken: bool) 
             try:
                 clip, seconds = encoded_clip(row["audio"])
             except (OSError, ValueError) as error:
-                broken.append(f"{base_name(row['audio']['path']) or f'clip {index + 1} of {name}'}: {error}")
+                path = row["audio"] and base_name(row["audio"]["path"])
+                broken.append(f"{path or f'clip {index + 1} of {name}'}: {error}")
                 continue
             rows.append({column: without_folders(value) for column, value in row.items()} | {"audio": clip})
             size += len(clip["bytes"])

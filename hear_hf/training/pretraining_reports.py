@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..data.clips import PretrainingClips
-from ..data.labelled import describe_source, hub_datasets
+from ..data.sources import describe_source, hub_datasets
 from ..sharing.cards import pretraining_card
 from .pretraining import PretrainingTrainer
 

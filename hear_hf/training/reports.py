@@ -9,7 +9,8 @@ from sklearn.metrics import classification_report, confusion_matrix
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput
 
-from ..data.labelled import DataArguments, describe_source, hub_datasets
+from ..data.labelled import DataArguments
+from ..data.sources import describe_source, hub_datasets
 from ..evaluation.metrics import METRIC_NAMES
 from ..sharing.cards import classifier_card
 
