@@ -66,7 +66,7 @@ def warn_of_skipped(description: str, num_unusable: int) -> None:
     """Names a clip as it is skipped, if it is one of the first few."""
     if num_unusable <= MAX_NAMED:
         more = " Further ones are only counted." if num_unusable == MAX_NAMED else ""
-        logger.warning(f"Skipping {description}.{more}")
+        logger.warning(f"Skipping {description.rstrip('.')}.{more}")
 
 
 def refuse_too_many(

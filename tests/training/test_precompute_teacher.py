@@ -65,8 +65,10 @@ def test_the_tables_hold_the_teacher_s_states_of_each_clip(clips, teacher, tmp_p
     assert "Skipped 1 clips, which cannot be used and have no states" in capsys.readouterr().out
 
 
-def test_a_quantizer_learns_from_the_tables(clips, teacher, tmp_path):
-    precompute_teacher.main(arguments(clips, teacher, tmp_path / "tables"))
+def test_a_quantizer_learns_from_the_tables(clips, teacher, tmp_path, monkeypatch):
+    """The tables lie elsewhere than the clips, which were given by a relative path."""
+    monkeypatch.chdir(clips.parent)
+    precompute_teacher.main(arguments(clips.name, teacher, tmp_path / "tables"))
     line = quantizer_arguments(clips, tmp_path / "run")
     line[:2] = ["--train_file", str(tmp_path / "tables" / "*.parquet")]
     train_quantizer.main(line)
