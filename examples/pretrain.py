@@ -12,7 +12,6 @@ On your own recordings, with a quantizer of your own:
 Stage 3 is `finetune.py --model_name_or_path runs/my_pretrained --acoustic_learning_rate_scale 0.1`.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from hear_hf import HEARFeatureExtractor
@@ -35,20 +34,14 @@ from hear_hf.training.runs import start
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (PretrainingModelArguments, PretrainingDataArguments, MaskedModellingArguments)
-    model_args, data_args, training_args = parse_arguments(arguments, argv)
+    model_args, data_args, training_args = parse_arguments(arguments, argv, __doc__)
     start(training_args)
 
     quantizer = load_quantizer(model_args)
     model = load_model(model_args, quantizer)
-    data_args = replace(data_args, teacher_column_name="", teacher_file=None)  # a teacher's states are for stage 1
-    if model_args.precompute_codes and data_args.streaming:
-        raise ValueError("`precompute_codes` must come without `streaming`: a stream is quantized as it is read.")
     train, validation = load_clips(model.config, data_args, training_args)
     if model_args.precompute_codes:
-        train, validation = (
-            None if clips is None else add_codes(clips, quantizer, training_args.device)
-            for clips in (train, validation)
-        )
+        train, validation = (add_codes(clips, quantizer, training_args.device) for clips in (train, validation))
     feature_extractor = HEARFeatureExtractor(sampling_rate=model.config.sampling_rate)
     trainer = MaskedModellingTrainer(
         model,

@@ -14,6 +14,7 @@ Stage 2 is `pretrain.py --quantizer_name_or_path runs/my_quantizer`.
 
 from hear_hf import HEARFeatureExtractor
 from hear_hf.arguments import parse_arguments
+from hear_hf.data.teacher_states import TeacherStatesArguments
 from hear_hf.data.unlabelled import PretrainingDataArguments
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
 from hear_hf.training.quantization import (
@@ -32,13 +33,14 @@ from hear_hf.training.teachers import TeacherArguments
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    arguments = (QuantizerArguments, TeacherArguments, PretrainingDataArguments, QuantizerTrainingArguments)
-    model_args, teacher_args, data_args, training_args = parse_arguments(arguments, argv)
+    arguments = (QuantizerArguments, TeacherArguments, TeacherStatesArguments, PretrainingDataArguments)
+    arguments += (QuantizerTrainingArguments,)
+    model_args, teacher_args, states_args, data_args, training_args = parse_arguments(arguments, argv, __doc__)
     start(training_args)
 
     config = load_config(model_args)
-    train, validation = load_clips(config, data_args, training_args)
-    teacher = load_teacher(teacher_args, train, data_args, config.sampling_rate, training_args.device)
+    train, validation = load_clips(config, data_args, training_args, states_args)
+    teacher = load_teacher(teacher_args, states_args, train, config.sampling_rate, training_args.device)
     source = teacher or train.teacher
     config.teacher_hidden_size = None if source is None else source.hidden_size
     if model_args.temperature_anneal_share > 0:

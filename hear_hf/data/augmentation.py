@@ -1,4 +1,4 @@
-"""Augmentation of labelled waveforms: random crop, shift, gain and mixup. SpecAugment is the model's own work.
+"""Augmentation of labelled waveforms: random crop, shift, gain and mixup. SpecAugment is done by the model.
 
 All draws come from torch's generator, which Trainer seeds and restores when it resumes.
 """
@@ -13,17 +13,19 @@ from ..arguments import option
 
 @dataclass
 class AugmentationArguments:
-    """How training clips are varied."""
+    """How to vary the training clips."""
 
     max_length_seconds: float | None = option(
         default=None, help="Train on a random crop of this length of each longer clip."
     )
     random_shift_seconds: float = option(
-        default=0.0, help="Rotate each clip by up to this much, either way; its end comes round."
+        default=0.0,
+        help="Shift each clip in time by up to this much, either way; what leaves at one end enters at the other.",
     )
     random_gain_db: float = option(default=0.0, help="Amplify or attenuate each clip by up to this much.")
     mixup_alpha: float = option(
-        default=0.0, help="Mix pairs of clips by a share drawn from Beta(alpha, alpha) (arXiv:1710.09412); 0 is off."
+        default=0.0,
+        help="Mix pairs of clips in shares drawn from Beta(alpha, alpha) (arXiv:1710.09412); 0 mixes none.",
     )
 
 
@@ -32,7 +34,7 @@ def uniform(low: float, high: float) -> float:
 
 
 def augment(waveform: np.ndarray, sampling_rate: int, args: AugmentationArguments) -> np.ndarray:
-    """A random crop of one clip, rotated and amplified: (num_samples,) -> (at most num_samples,)."""
+    """Crops, shifts and amplifies a clip at random: (num_samples,) -> (at most num_samples,)."""
     if args.max_length_seconds is not None:
         length = int(args.max_length_seconds * sampling_rate)
         start = int(uniform(0, max(len(waveform) - length, 0) + 1))
@@ -47,11 +49,11 @@ def augment(waveform: np.ndarray, sampling_rate: int, args: AugmentationArgument
 
 def mixup(waveforms: list[np.ndarray], targets: np.ndarray, alpha: float) -> tuple[list[np.ndarray], np.ndarray]:
     """
-    Adds to each clip another of the batch, both at the same level, and mixes their targets by the same shares.
+    Adds to each clip another of the batch, both at the same level, and mixes their targets in the same shares.
 
     Args:
         waveforms (`list[np.ndarray]` of shape `(num_samples,)`): Clips of any lengths. Each keeps its own.
-        targets (`np.ndarray` of shape `(batch_size, num_labels)`): Shares or 0 and 1 per label.
+        targets (`np.ndarray` of shape `(batch_size, num_labels)`): Of each label 0, 1 or a share.
         alpha (`float`): Shape of the Beta distribution. Small values leave most clips nearly pure.
 
     Returns:

@@ -1,14 +1,13 @@
 """Clips for the two stages of pretraining: decoded, cut to the window, with the teacher's features or codes.
 
 All that is random in an item follows from the seed, the epoch and the clip's own bytes or path, never from a global
-generator: any number of processes and workers, and a run that resumes, see the same crops and masks. Clips that cannot
-be used are counted and passed over.
+generator: any number of processes and workers, and a run that resumes, see the same crops and masks. Unusable clips
+are found as they are read, for there may be millions.
 """
 
 import itertools
-import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import fsspec
@@ -16,25 +15,18 @@ import numpy as np
 import torch
 from datasets import Dataset, IterableDataset, List, Value
 from datasets.distributed import split_dataset_by_node
-from torch.utils.data import DataLoader, Sampler, get_worker_info
-from transformers import Trainer
+from torch.utils.data import get_worker_info
 
 from ..spectrogram_hear import num_encoder_frames
-from .decoding import decode_audio
-from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, row_values
-
-logger = logging.getLogger(__name__)
+from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
+from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
 
 CODES_COLUMN = "codes"
 LISTING_COLUMN = "listing"
-MAX_WARNINGS = 10
-MAX_BAD_CLIPS_IN_A_ROW = 100
-MAX_BAD_CLIPS_IN_A_ROW_OF_STREAM = 1_000  # a whole shard may be broken
+# So many clips must be read before their unusable share counts, and so many in a row may be unusable.
+MIN_CLIPS_READ, MAX_IN_A_ROW = 1_000, 100
+MIN_CLIPS_READ_OF_STREAM, MAX_IN_A_ROW_OF_STREAM = 10_000, 1_000  # a whole shard may be broken
 MAX_WORKERS = 1_024
-
-
-class UnusableClip(ValueError):
-    """A clip that cannot be decoded, is silent, too short, or lacks its features."""
 
 
 class ClipReader:
@@ -45,7 +37,7 @@ class ClipReader:
         sampling_rate (`int`): The rate to decode to, in Hz.
         max_length_seconds (`float`, *optional*): Cut a crop of this length out of each longer clip, at random.
         min_length_seconds (`float`, *optional*, defaults to 0.04): Shorter clips are unusable: two encoder frames.
-        seed (`int`, *optional*, defaults to 0): Of all draws.
+        seed (`int`, *optional*, defaults to 0): The seed of all draws.
         align_samples (`int`, *optional*):
             Crops start at a multiple of this, a multiple of 20 ms where there are codes; 20 ms by default.
         teacher (`TeacherFeatures`, *optional*): How to read the column `teacher_hidden_states`.
@@ -67,12 +59,14 @@ class ClipReader:
             )
         self.sampling_rate, self.hop_length = sampling_rate, sampling_rate // 100
         self.max_samples = None if max_length_seconds is None else round(max_length_seconds * sampling_rate)
-        self.min_samples = max(round(min_length_seconds * sampling_rate), 1)
+        self.min_length_seconds = min_length_seconds
         self.align_samples = align_samples or 2 * self.hop_length
         self.seed, self.teacher = seed, teacher
 
     def read(self, row: dict[str, Any], epoch: int) -> dict[str, Any]:
         """
+        Reads a row.
+
         Args:
             row (`dict`):
                 `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
@@ -91,7 +85,7 @@ class ClipReader:
         samples = self.decode(audio)
         listings = [row[LISTING_COLUMN]] if row.get(LISTING_COLUMN) else []  # a clip listed again is cropped anew
         rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *listings])
-        example = {"seed": int(rng.integers(2**31))}
+        example: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         start, stop = 0, len(samples)
         if self.max_samples is not None and len(samples) > self.max_samples:
             num_starts = (len(samples) - self.max_samples) // self.align_samples + 1
@@ -100,30 +94,27 @@ class ClipReader:
         example["input_values"] = samples[start:stop].copy()  # a view would keep the whole clip
         num_frames = num_encoder_frames(stop - start, self.hop_length)
         if self.teacher is not None:
-            example[TEACHER_COLUMN] = self._cut_teacher(row.get(TEACHER_COLUMN), len(samples), start, stop, num_frames)
+            values = row.get(TEACHER_COLUMN)
+            example[TEACHER_COLUMN] = self._cut_teacher(self.teacher, values, len(samples), start, stop, num_frames)
         if CODES_COLUMN in row:
             example[CODES_COLUMN] = self._cut_codes(row[CODES_COLUMN], len(samples), start, num_frames)
         return example
 
     def decode(self, audio: dict[str, Any]) -> np.ndarray:
-        """The samples of a whole clip; raises `UnusableClip` where it cannot be used."""
-        try:
-            samples = decode_audio(audio, self.sampling_rate)
-        except Exception as error:  # whatever a decoder raises on a broken file: it must not end the run
-            raise UnusableClip(str(error)) from error
-        if len(samples) < self.min_samples:
-            raise UnusableClip(f"it has {len(samples)} samples, fewer than {self.min_samples}")
+        """Returns the samples of a whole clip; raises `UnusableClip` where it cannot be used or is silent."""
+        samples = decode_usable(audio, self.min_length_seconds, self.sampling_rate)
         if samples.min() == samples.max():
             raise UnusableClip("it is silent")
         return samples
 
-    def _cut_teacher(self, values: Any, num_samples: int, start: int, stop: int, num_frames: int) -> np.ndarray:
+    def _cut_teacher(
+        self, teacher: TeacherFeatures, values: Any, num_samples: int, start: int, stop: int, num_frames: int
+    ) -> np.ndarray:
         if values is None or len(values) == 0:
             raise UnusableClip("it has no teacher features")
         try:
-            frames = self.teacher.frames(np.asarray(values))
-            times = [samples / self.sampling_rate for samples in (num_samples, start, stop)]
-            return self.teacher.crop(frames, *times, num_frames)
+            clip_seconds, first, last = (samples / self.sampling_rate for samples in (num_samples, start, stop))
+            return teacher.crop(teacher.frames(np.asarray(values)), clip_seconds, first, last, num_frames)
         except (TypeError, ValueError) as error:
             raise UnusableClip(str(error)) from error
 
@@ -137,27 +128,37 @@ class ClipReader:
 
 class PretrainingClips(torch.utils.data.Dataset):
     """
-    Clips by index. In place of one that is unusable comes the next that is usable, so that batches stay full.
+    Clips by index. In place of an unusable one comes the next that is usable, so that batches stay full.
 
     Args:
         dataset (`datasets.Dataset`): As `load_unlabelled_audio` gives it.
         reader (`ClipReader`): Decodes, crops and aligns.
         training (`bool`, *optional*, defaults to `True`): Whether crops change from epoch to epoch.
+        max_unusable_share (`float`, *optional*, defaults to 0.1):
+            The largest share of unusable clips, among those read so far, to go on with.
     """
 
-    def __init__(self, dataset: Dataset, reader: ClipReader, training: bool = True):
+    def __init__(
+        self,
+        dataset: Dataset,
+        reader: ClipReader,
+        training: bool = True,
+        max_unusable_share: float = MAX_UNUSABLE_SHARE,
+    ):
         if len(dataset) == 0:
-            raise ValueError("The dataset must hold clips, found none.")
+            raise ValueError("The data set must hold clips, found none.")
         if reader.teacher is not None:
             if TEACHER_COLUMN not in dataset.column_names:
                 raise ValueError(
-                    f"The dataset must have the column {TEACHER_COLUMN!r}, found: {dataset.column_names}."
+                    f"The data set must have the column {TEACHER_COLUMN!r}, found: {dataset.column_names}."
                 )
             check_teacher_column(dataset, reader.teacher.hidden_size)
         self.dataset, self.reader, self.training = dataset.with_format("arrow"), reader, training
-        # In shared memory, so that workers that outlive an epoch see the next and tell of what they pass over.
+        self.max_unusable_share = max_unusable_share
+        # In shared memory, so that workers that outlive an epoch see the next, and report what they read and skip.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._unusable = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+        self._was_read = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+        self._is_unusable = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 
     @property
     def teacher(self) -> TeacherFeatures | None:
@@ -169,8 +170,8 @@ class PretrainingClips(torch.utils.data.Dataset):
 
     @property
     def num_skipped(self) -> int:
-        """Clips of this process, in all its workers, that were found unusable so far."""
-        return int(self._unusable.sum())
+        """Number of clips that this process, in all its workers, has found unusable so far."""
+        return int(self._is_unusable.sum())
 
     def set_epoch(self, epoch: int) -> None:
         if self.training:
@@ -181,28 +182,35 @@ class PretrainingClips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"`index` must lie in a dataset of {len(self)} clips, found: {index}")
-        for position in range(index, index + min(len(self), MAX_BAD_CLIPS_IN_A_ROW)):
+            raise IndexError(f"`index` must lie in a data set of {len(self)} clips, found: {index}")
+        num_tried = min(len(self), MAX_IN_A_ROW)
+        for position in range(index, index + num_tried):
             row = self._row(position % len(self))
+            self._was_read[position % len(self)] = True
             try:
                 return self.reader.read(row, self.epoch)
             except UnusableClip as error:
                 last_error = error
                 self._skip(position % len(self), row, error)
-        raise _all_unusable(min(len(self), MAX_BAD_CLIPS_IN_A_ROW), last_error) from last_error
+        raise _all_unusable(num_tried, last_error) from last_error
+
+    def sample(self, num_clips: int) -> Iterator[np.ndarray]:
+        """Yields the waveforms of clips drawn by the seed, cut as in epoch 0, without the unusable ones."""
+        rows = (self._row(int(index)) for index in drawn_indices(len(self), num_clips, self.reader.seed))
+        return _usable_waveforms(rows, self.reader)
 
     def whole(self, index: int) -> np.ndarray | None:
-        """The samples of a clip without any crop, `None` where it is unusable."""
+        """Returns the samples of a clip without any crop, `None` where it is unusable."""
         try:
             return self.reader.decode(_fetch(self._row(index)["audio"]))
         except UnusableClip:
             return None
 
     def with_codes(self, codes: list[list[int] | None]) -> "PretrainingClips":
-        """The same clips with the codes of each whole one, on the grid of 20 ms; `None` where it is unusable."""
+        """Adds the codes of each whole clip, on the grid of 20 ms; `None` where it is unusable."""
         feature = List(Value("int64"))
         dataset = self.dataset.add_column(CODES_COLUMN, [clip or [] for clip in codes], feature=feature)
-        return PretrainingClips(dataset, self.reader, self.training)
+        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share)
 
     def _row(self, index: int) -> dict[str, Any]:
         table = self.dataset[index]
@@ -214,9 +222,13 @@ class PretrainingClips(torch.utils.data.Dataset):
         return row
 
     def _skip(self, index: int, row: dict[str, Any], error: UnusableClip) -> None:
-        if not self._unusable[index]:
-            self._unusable[index] = True
-            _warn(self.num_skipped, f"clip {index}", row, error)
+        if self._is_unusable[index]:
+            return
+        self._is_unusable[index] = True
+        description = describe(row["audio"], f"clip {index}", error)
+        warn_of_skipped(description, self.num_skipped)
+        num_read, min_read = int(self._was_read.sum()), min(len(self), MIN_CLIPS_READ)
+        refuse_too_many(self.num_skipped, num_read, self.max_unusable_share, [description], min_read)
 
 
 class StreamedClips(torch.utils.data.IterableDataset):
@@ -231,6 +243,8 @@ class StreamedClips(torch.utils.data.IterableDataset):
             This process: it reads its own shards or, where their number is no multiple of `world_size`, every
             `world_size`-th clip. DataLoader workers divide its shards among themselves.
         world_size (`int`, *optional*, defaults to 1): Number of processes.
+        max_unusable_share (`float`, *optional*, defaults to 0.1):
+            The largest share of unusable clips, among those read so far, to go on with.
     """
 
     def __init__(
@@ -240,11 +254,13 @@ class StreamedClips(torch.utils.data.IterableDataset):
         shuffle_buffer_size: int = 1_000,
         rank: int = 0,
         world_size: int = 1,
+        max_unusable_share: float = MAX_UNUSABLE_SHARE,
     ):
         self.dataset, self.reader, self.shuffle_buffer_size = dataset, reader, shuffle_buffer_size
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.max_unusable_share = rank, world_size, max_unusable_share
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._num_skipped = torch.zeros(MAX_WORKERS, dtype=torch.int64).share_memory_()  # a place for each worker
+        # A row for each worker: clips read and of them unusable, in all passes, and different unusable ones.
+        self._counts = torch.zeros(MAX_WORKERS, 3, dtype=torch.int64).share_memory_()
 
     @property
     def teacher(self) -> TeacherFeatures | None:
@@ -252,24 +268,28 @@ class StreamedClips(torch.utils.data.IterableDataset):
 
     @property
     def num_skipped(self) -> int:
-        """Clips of this process, in all its workers, that were found unusable so far."""
-        return int(self._num_skipped.sum())
+        """Number of clips that this process, in all its workers, has found unusable so far."""
+        return int(self._counts[:, 2].sum())
 
     def set_epoch(self, epoch: int) -> None:
-        """The pass that the next iteration begins with."""
+        """Sets the pass that the next iteration begins with."""
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        unusable, num_in_a_row = set(), 0
+        worker = get_worker_info()
+        counts, num_in_a_row = self._counts[worker.id if worker else 0], 0
+        unusable: set[int] = set()
         for epoch in itertools.count(int(self._epoch)):
             num_rows = num_usable = 0
             for num_rows, row in enumerate(self._pass(epoch), start=1):  # noqa: B007
+                counts[0] += 1
                 try:
                     example = self.reader.read(row, epoch)
                 except UnusableClip as error:
+                    counts[1] += 1
                     num_in_a_row += 1
-                    self._skip(row, error, unusable)
-                    if num_in_a_row == MAX_BAD_CLIPS_IN_A_ROW_OF_STREAM:
+                    self._skip(row, error, unusable, counts)
+                    if num_in_a_row == MAX_IN_A_ROW_OF_STREAM:
                         raise _all_unusable(num_in_a_row, error) from error
                     last_error = error
                 else:
@@ -280,66 +300,37 @@ class StreamedClips(torch.utils.data.IterableDataset):
             if num_usable == 0:
                 raise _all_unusable(num_rows, last_error) from last_error
 
+    def sample(self, num_clips: int) -> Iterator[np.ndarray]:
+        """Yields the waveforms of the first clips, cut as in the first pass, without the unusable ones."""
+        return _usable_waveforms(self.dataset.take(num_clips), self.reader)
+
     def _pass(self, epoch: int) -> IterableDataset:
         # Not `dataset.set_epoch`: it is shared between the workers, and each of them counts its own passes.
         seed = int(np.random.default_rng([self.reader.seed, epoch]).integers(2**31))
         shuffled = self.dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer_size)
         return split_dataset_by_node(shuffled, self.rank, self.world_size) if self.world_size > 1 else shuffled
 
-    def _skip(self, row: dict[str, Any], error: UnusableClip, unusable: set[int]) -> None:
+    def _skip(self, row: dict[str, Any], error: UnusableClip, unusable: set[int], counts: torch.Tensor) -> None:
+        description = describe(row.get("audio"), "a clip", error)
         identity = zlib.crc32(repr(row.get("audio")).encode())
         if identity not in unusable:
             unusable.add(identity)
-            worker = get_worker_info()
-            self._num_skipped[worker.id if worker else 0] += 1
-            _warn(self.num_skipped, "a clip", row, error)
+            counts[2] += 1
+            warn_of_skipped(description, self.num_skipped)
+        num_read, num_unusable = self._counts[:, :2].sum(0).tolist()
+        refuse_too_many(num_unusable, num_read, self.max_unusable_share, [description], MIN_CLIPS_READ_OF_STREAM)
 
 
-class EpochSampler(Sampler):
-    """
-    All clips in an order that follows from their seed and epoch.
-
-    The epoch is the dataset's: accelerate calls `set_epoch` of the sampler or of the dataset, whichever it finds
-    first behind its own wrappers, and never both.
-    """
-
-    def __init__(self, clips: PretrainingClips):
-        self.clips = clips
-
-    def set_epoch(self, epoch: int) -> None:
-        self.clips.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.clips.reader.seed, self.clips.epoch])
-        return iter(rng.permutation(len(self.clips)).tolist())
-
-
-class ClipsTrainer(Trainer):
-    """A Trainer whose training set is `PretrainingClips` or `StreamedClips`."""
-
-    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
-        return EpochSampler(self.train_dataset if train_dataset is None else train_dataset)
-
-    def get_train_dataloader(self) -> DataLoader:
-        if not isinstance(self.train_dataset, StreamedClips):
-            return super().get_train_dataloader()
-        # Unprepared: accelerate would read on one process for all, or split a second time.
-        return DataLoader(
-            self.train_dataset,
-            batch_size=self._train_batch_size,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-        )
+def _usable_waveforms(rows: Iterable[dict[str, Any]], reader: ClipReader) -> Iterator[np.ndarray]:
+    for row in rows:
+        try:
+            yield reader.read(row, epoch=0)["input_values"]
+        except UnusableClip:
+            continue
 
 
 def _fetch(audio: Any) -> dict[str, Any]:
-    """An entry as a dictionary; what lies behind a URL, as in streams of loose files, is read."""
+    """Makes a dictionary of an entry, and reads what lies behind a URL, as in streams of loose files."""
     if audio is None:
         raise UnusableClip("it has no audio")
     if isinstance(audio, bytes):
@@ -361,17 +352,8 @@ def _identity(audio: dict[str, Any], samples: np.ndarray) -> int:
     return zlib.crc32(audio["path"].encode() if audio.get("path") else samples.tobytes())
 
 
-def _warn(num_skipped: int, name: str, row: dict[str, Any], error: UnusableClip) -> None:
-    if num_skipped > MAX_WARNINGS:
-        return
-    audio = row.get("audio")
-    path = audio.get("path") if isinstance(audio, dict) else audio if isinstance(audio, str) else None
-    more = " Further ones are only counted." if num_skipped == MAX_WARNINGS else ""
-    logger.warning(f"Skipping {path or name}: {error}.{more}")
-
-
 def _all_unusable(num_clips: int, last_error: UnusableClip) -> ValueError:
     return ValueError(
-        f"The dataset must hold usable clips, found {num_clips} in a row that are not; of the last, {last_error}. "
+        f"The data set must hold usable clips, found {num_clips} in a row that are not; the last: {last_error}. "
         "Check the audio and the column it is read from."
     )

@@ -1,4 +1,4 @@
-"""Decodes audio for the example scripts.
+"""Decodes audio.
 
 Files are decoded by soundfile and resampled by soxr; torchcodec, which needs FFmpeg, only serves formats that
 soundfile cannot read.
@@ -35,6 +35,14 @@ def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
         `FileNotFoundError`: The path leads to no file.
         `ValueError`: The clip cannot be read, is empty, or holds values that are not finite or far outside [-1, 1].
     """
+    samples, source_rate = read_audio(audio)
+    if source_rate != sampling_rate:
+        samples = soxr.resample(samples, source_rate, sampling_rate)
+    return np.clip(samples, -1, 1).astype(np.float32)
+
+
+def read_audio(audio: Any) -> tuple[np.ndarray, int]:
+    """Decodes what `decode_audio` takes, at the clip's own rate: float32 of shape `(num_samples,)`, and the rate."""
     name = "the clip"
     if hasattr(audio, "get_all_samples"):
         samples, source_rate = _read_decoder(audio)
@@ -51,10 +59,7 @@ def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     if samples.size == 0 or not peak <= MAX_PEAK:  # `not <=` catches NaN too
         found = "no samples" if samples.size == 0 else f"a peak of {peak}"
         raise ValueError(f"{name} must hold finite samples in [-1, 1], found {found}: leave it out or convert it anew")
-    samples = samples.mean(axis=0)  # (num_channels, num_samples) -> (num_samples,)
-    if source_rate != sampling_rate:
-        samples = soxr.resample(samples, source_rate, sampling_rate)
-    return np.clip(samples, -1, 1).astype(np.float32)
+    return samples.mean(axis=0), source_rate  # (num_channels, num_samples) -> (num_samples,)
 
 
 def _read_decoder(decoder: Any) -> tuple[np.ndarray, int]:

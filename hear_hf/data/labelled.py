@@ -1,4 +1,4 @@
-"""Labelled audio for the example scripts: from a folder, from tables, from the Hub, or the embedded spoken digits.
+"""Labelled audio: from a folder, from tables, from the Hub, or the embedded spoken digits.
 
 Every source gives a `DatasetDict` of undecoded `audio` and a `label`; `decode_audio` turns one entry into samples.
 """
@@ -11,63 +11,68 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.compute as pc
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, List, concatenate_datasets
 
 from ..arguments import option
-from ..markdown import code_span
+from .sources import (
+    TABLE_SUFFIXES,
+    SourceArguments,
+    audio_files,
+    draw,
+    find_files,
+    from_files,
+    load_from_hub,
+    read_tables,
+    undecoded,
+    with_absolute_paths,
+)
 from .spoken_digits import spoken_digits
+from .unusable import skip_unusable
 
-AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 
 
 @dataclass
-class DataArguments:
+class DataArguments(SourceArguments):
     """
     Where the labelled clips come from: `dataset_name`, `data_dir` or `train_file`; with none of them, the embedded
     spoken digits.
     """
 
-    dataset_name: str | None = option(default=None, help="A dataset of the Hub, or a local copy of one.")
-    dataset_config_name: str | None = option(default=None, help="Its configuration, where it has several.")
-    dataset_revision: str | None = option(default=None, help="Its branch, tag or commit on the Hub.")
     data_dir: str | None = option(
-        default=None, help="A folder with a sub-folder a class, or with train/, validation/ and test/ above those."
+        default=None, help="A folder with one sub-folder per class, or with train/, validation/ and test/ above those."
     )
     train_file: list[str] | None = option(
         default=None,
-        help="CSV, TSV, JSON, JSON Lines or parquet files of the training clips. Audio paths are relative to them.",
+        help="CSV, TSV, JSON, JSON Lines or parquet tables of the training clips, or patterns such as "
+        "'shards/*.parquet'. Paths in a table are relative to it.",
     )
-    validation_file: list[str] | None = option(default=None, help="The same for the validation clips.")
-    test_file: list[str] | None = option(default=None, help="The same for the test clips.")
-    train_split_name: str = option(default="train", help="The dataset's split to train on.")
+    validation_file: list[str] | None = option(default=None, help="Tables of the validation clips.")
+    test_file: list[str] | None = option(default=None, help="Tables of the test clips.")
+    train_split_name: str = option(default="train", help="The data set's split to train on.")
     validation_split_name: str = option(
-        default="validation", help="Its split to evaluate on while training (valid, val, dev and eval also do)."
+        default="validation",
+        help="Its split to evaluate on while training; valid, val, dev and eval are found under this name too.",
     )
     test_split_name: str = option(default="test", help="Its split to evaluate on at the end; '' leaves it out.")
-    audio_column_name: str = option(default="audio", help="The column of paths, encoded bytes, or structs of both.")
     label_column_name: str = option(default="label", help="The column of names, numbers, or lists of them.")
     group_column: str | None = option(
         default=None, help="A column (speaker, fold) whose groups the automatic validation split keeps together."
     )
     multi_label: bool = option(
         default=False,
-        help="A clip has any number of labels: a list, or names joined by ';' (both are recognised unasked) or ','.",
+        help="Let a clip have any number of labels: a list, or names joined by ';' (both are recognised without this "
+        "option) or ','.",
     )
     validation_share: float = option(
-        default=0.1, help="The share of train to validate on where there is no validation split."
+        default=0.1, help="Validate on this share of the training clips where there is no validation split."
     )
-    max_train_samples: int | None = option(default=None, help="Train on at most so many clips, drawn at random.")
     max_eval_samples: int | None = option(
-        default=None, help="Validate and test on at most so many clips each, drawn at random."
+        default=None, help="Validate and test on at most this many clips each, drawn at random; by default on all."
     )
 
     def __post_init__(self):
-        sources = [name for name in ("dataset_name", "data_dir", "train_file") if getattr(self, name)]
-        if len(sources) > 1:
-            raise ValueError(f"There must be one source of training clips, found: {', '.join(sources)}. Give one.")
+        super().__post_init__()
         if (self.validation_file or self.test_file) and not self.train_file:
             raise ValueError("`validation_file` and `test_file` must come with `train_file`, found none: give it too.")
         if not 0 < self.validation_share < 1:
@@ -76,7 +81,9 @@ class DataArguments:
 
 def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: tuple[str, ...] = ()) -> DatasetDict:
     """
-    Loads labelled clips from the source that `data_args` names.
+    Loads labelled clips from the source that `data_args` names, and leaves out those that cannot be used.
+
+    Every clip is decoded once, so that a broken one is named before the training begins.
 
     Args:
         data_args (`DataArguments`):
@@ -94,13 +101,11 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
         labels.
 
     Raises:
-        `ValueError`: A column, a label, a file or a split is missing or inconsistent; the message says which.
+        `ValueError`: A column, a label, a file or a split is missing or inconsistent, or too many clips are unusable;
+            the message says which.
     """
     splits = load_splits(data_args, seed)
-    groups = None
-    if data_args.group_column is not None and "validation" not in splits:
-        _require_columns(splits["train"], [data_args.group_column], "train", "--group_column")
-        groups = splits["train"][data_args.group_column][:]
+    groups = _validation_groups(splits, data_args.group_column)
     for split, dataset in splits.items():
         _require_columns(dataset, list(keep_columns), split, "the column's name, or leave the split out")
     splits = encode_labels(splits, data_args.multi_label, keep_columns)
@@ -111,19 +116,51 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
         splits["train"] = splits["train"].select(train)
     for split, dataset in splits.items():
         limit = data_args.max_train_samples if split == "train" else data_args.max_eval_samples
-        if limit is not None and limit < len(dataset):
-            splits[split] = dataset.select(np.sort(rng.permutation(len(dataset))[:limit]))
-    return DatasetDict({split: splits[split] for split in SPLIT_NAMES if split in splits})
+        splits[split] = draw(dataset, limit, rng)
+    splits = {split: splits[split] for split in SPLIT_NAMES if split in splits}
+    usable = skip_unusable(splits, data_args.max_unusable_share)
+    _check_what_is_left(splits, usable)
+    return DatasetDict(usable)
+
+
+def _validation_groups(splits: dict[str, Dataset], column: str | None) -> list[Hashable] | None:
+    """The group of each training clip, where a validation split is to be drawn that divides none of them."""
+    if column is None or "validation" in splits:
+        return None
+    _require_columns(splits["train"], [column], "train", "--group_column")
+    return splits["train"][column][:]
+
+
+def _check_what_is_left(splits: dict[str, Dataset], usable: dict[str, Dataset]) -> None:
+    """Refuses a split without clips, and a class that lost all its training clips because they cannot be used."""
+    empty = [split for split, dataset in usable.items() if len(dataset) == 0]
+    if empty:
+        raise ValueError(
+            f"Each split must keep a usable clip, found none in {empty}. Correct the clips or add others."
+        )
+    before, after = (set(_used_labels(dataset["train"])) for dataset in (splits, usable))
+    lost = [label_feature(splits["train"])[0].int2str(label) for label in sorted(before - after)]
+    if lost:
+        raise ValueError(
+            f"Each class must keep a usable training clip, found none of {lost}. Correct the clips, add others, or "
+            "remove the class."
+        )
+
+
+def _used_labels(dataset: Dataset) -> list[int]:
+    """The classes of all clips, one after the other."""
+    labels = dataset["label"][:]
+    return list(chain(*labels)) if label_feature(dataset)[1] else labels
 
 
 def label_feature(dataset: Dataset) -> tuple[ClassLabel, bool]:
-    """The label names of a dataset, and whether a clip may have several."""
+    """Returns the label names of a data set, and whether a clip may have several."""
     feature = dataset.features["label"]
     return (feature, False) if isinstance(feature, ClassLabel) else (feature.feature, True)
 
 
 def load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
-    """The source's splits under our names, with `audio`, `label` and whatever other columns there are."""
+    """Loads the source's splits under our names, with `audio`, `label` and whatever other columns there are."""
     if data_args.dataset_name:
         splits = _load_hub(data_args)
     elif data_args.data_dir:
@@ -152,19 +189,8 @@ def _require_columns(dataset: Dataset, names: list[str], split: str, option: str
         )
 
 
-def load_from_hub(name: str, config: str | None, revision: str | None, **options) -> Any:
-    """`load_dataset`, which says what to do where the clips are loose files and torchcodec is missing."""
-    try:
-        return load_dataset(name, config, revision=revision, **options)
-    except ImportError as error:
-        raise ImportError(
-            f"{name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
-            "Install torchcodec and FFmpeg, or use the Hub's copy: --dataset_revision refs/convert/parquet"
-        ) from error
-
-
 def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
-    found = load_from_hub(data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision)
+    found = load_from_hub(data_args)
     splits = {}
     for split, names in SPLIT_NAMES.items():
         name = getattr(data_args, f"{split}_split_name")
@@ -182,7 +208,7 @@ def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
 
 def _load_folder(folder: Path) -> dict[str, Dataset]:
     if not folder.is_dir():
-        raise ValueError(f"--data_dir must be a folder with one sub-folder a class, found none at {folder}")
+        raise ValueError(f"--data_dir must be a folder with one sub-folder per class, found none at {folder}")
     # A class may be called "train"; only a split has folders inside.
     if not _subfolders(folder / "train"):
         return {"train": _load_class_folders(folder)}
@@ -207,7 +233,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def _load_class_folders(folder: Path) -> Dataset:
     paths, labels = [], []
     for class_folder in _subfolders(folder):
-        clips = sorted(str(path) for path in class_folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+        clips = audio_files(class_folder)
         if not clips:
             raise ValueError(
                 f"Each class folder must hold audio files, found none in {class_folder}. Add clips or remove it."
@@ -215,70 +241,23 @@ def _load_class_folders(folder: Path) -> Dataset:
         paths += clips
         labels += [class_folder.name] * len(clips)
     if not paths:
-        raise ValueError(f"{folder} must hold one sub-folder of audio files a class, found no sub-folder.")
-    return Dataset.from_dict({"audio": paths, "label": labels}).cast_column("audio", Audio(decode=False))
+        raise ValueError(f"{folder} must hold one sub-folder of audio files per class, found no sub-folder.")
+    return from_files(paths).add_column("label", labels)
 
 
-def _load_tables(paths: list[str], data_args: DataArguments) -> Dataset:
-    datasets = [_load_table(Path(path), data_args.audio_column_name) for path in paths]
-    for path, dataset in zip(paths, datasets, strict=True):
+def _load_tables(patterns: list[str], data_args: DataArguments) -> Dataset:
+    datasets, column = [], data_args.audio_column_name
+    for dataset, folder in read_tables(find_files(patterns, TABLE_SUFFIXES)):
+        if column in dataset.column_names:
+            dataset = with_absolute_paths(undecoded(dataset, column), column, folder)
+        datasets.append(dataset)
+    for dataset in datasets:
         if dataset.features != datasets[0].features:
             raise ValueError(
-                f"The files of a split must have the same columns, found: {datasets[0].features} in {paths[0]}, "
-                f"{dataset.features} in {path}. Make them equal."
+                f"The tables of a split must have the same columns, found: {datasets[0].features} and "
+                f"{dataset.features}. Make them equal."
             )
     return concatenate_datasets(datasets)
-
-
-def _load_table(path: Path, audio_column: str) -> Dataset:
-    readers = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-    if path.suffix.lower() not in readers or not path.is_file():
-        raise ValueError(f"A table must be an existing file ending in one of {list(readers)}, found: {path}")
-    reader = readers[path.suffix.lower()]
-    if reader == "csv":
-        # As text and without missing values, so that the labels "01" and "none" stay what they are.
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-        dataset = Dataset.from_dict(table.to_dict("list"))
-    else:
-        dataset = load_dataset(reader, data_files=str(path), split="train")
-    if len(dataset) == 0:
-        raise ValueError(f"{path} must hold clips, found none: fill it or leave it out.")
-    if audio_column not in dataset.column_names:
-        return dataset
-    return _resolve_paths(undecoded(dataset, audio_column), audio_column, path.parent)
-
-
-def undecoded(dataset: Dataset, column: str) -> Dataset:
-    """`dataset` with `column` as `Audio(decode=False)`: its entries suit `decode_audio`."""
-    feature = dataset.features[column]
-    if feature == Value("large_string"):  # as pandas writes; `Audio` does not take it
-        dataset = dataset.cast_column(column, Value("string"))
-    elif not isinstance(feature, Audio | dict) and feature not in (Value("string"), Value("binary")):
-        raise ValueError(
-            f"{column!r} must hold paths, bytes or structs of both, found {feature}: name another column."
-        )
-    return dataset.cast_column(column, Audio(decode=False))
-
-
-def _resolve_paths(dataset: Dataset, column: str, folder: Path) -> Dataset:
-    """Makes the paths of clips that are not embedded absolute, and checks that they are there."""
-    clips = dataset.data.column(column)
-    if clips.null_count > 0:
-        raise ValueError(f"Each row of {column!r} must hold audio, found {clips.null_count} empty ones: remove them.")
-    if pc.struct_field(clips, "bytes").null_count == 0:
-        return dataset
-    clips = [
-        clip if clip["bytes"] is not None else {"bytes": None, "path": str(folder / (clip["path"] or ""))}
-        for clip in clips.to_pylist()
-    ]
-    missing = [clip["path"] for clip in clips if clip["bytes"] is None and not Path(clip["path"]).is_file()]
-    if missing:
-        raise ValueError(
-            f"The paths in {column!r} must lead to files, absolute or from {folder.resolve()}: {len(missing)} of "
-            f"{len(clips)} do not, the first being {missing[0]}. Move the table beside its audio or correct the paths."
-        )
-    return undecoded(dataset.remove_columns(column).add_column(column, clips), column)
 
 
 def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: tuple[str, ...]) -> dict[str, Dataset]:
@@ -393,20 +372,3 @@ def _split_indices(
             f"{'clips' if groups is None else 'groups'} to draw one. Add clips or give a validation split."
         )
     return sorted(set(range(len(clips))) - set(validation)), sorted(validation)
-
-
-def describe_source(args: DataArguments) -> str:
-    """The name of the training data, without the folders of this machine."""
-    if args.dataset_name:
-        return code_span(args.dataset_name)
-    if args.data_dir:
-        return f"the local folder {code_span(Path(args.data_dir).name)}"
-    if args.train_file:
-        return "the local files " + ", ".join(code_span(Path(file).name) for file in args.train_file)
-    return "spoken English digits, synthesised by eSpeak NG; no voice is in two splits"
-
-
-def hub_datasets(args: DataArguments) -> list[str] | None:
-    """The training data's name on the Hub, where they are from there."""
-    is_local = args.dataset_name is None or Path(args.dataset_name).exists()
-    return None if is_local else [args.dataset_name]

@@ -1,4 +1,4 @@
-"""Decodes, augments and labels clips on the fly, as a transform of a data set."""
+"""Preparation of labelled clips as they are read: decoding, augmentation, and labels in numbers."""
 
 import numpy as np
 from datasets import Dataset
@@ -9,13 +9,13 @@ from .labelled import label_feature
 
 
 def prepare_clips(clips: Dataset, sampling_rate: int, augmentation: AugmentationArguments | None = None) -> Dataset:
-    """The clips of a split of `load_labelled_audio`, decoded when they are read: `input_values` and `labels`."""
+    """Lets a split of `load_labelled_audio` be decoded as it is read: its rows become `input_values` and `labels`."""
     names, multi_label = label_feature(clips)
     return clips.with_transform(Preparation(sampling_rate, names.num_classes, multi_label, augmentation))
 
 
 class Preparation:
-    """Decodes a batch of the dataset, augments it where `augmentation` is given, and encodes its labels."""
+    """Decodes a batch of the data set, augments it where `augmentation` is given, and encodes its labels."""
 
     def __init__(
         self, sampling_rate: int, num_labels: int, multi_label: bool, augmentation: AugmentationArguments | None = None

@@ -88,7 +88,7 @@ class _Speaker:
 
     def say(self, text: str, accent: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.ndarray:
         """Speaks at `rate` words a minute; float32 in [-1, 1] at 16 kHz, of shape `(num_samples,)`."""
-        # eSpeak itself passes over a variant that it does not know.
+        # eSpeak itself ignores a variant that it does not know.
         if not (self.data_path / "voices" / "!v" / voice).is_file():
             raise RuntimeError(f"eSpeak NG must ship the variant {voice!r}, not found in {self.data_path}")
         if self.library.espeak_SetVoiceByName(f"{accent}+{voice}".encode()) != 0:

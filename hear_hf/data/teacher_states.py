@@ -1,16 +1,22 @@
-"""A teacher's hidden states, precomputed: read from Arrow, checked, standardised, cut to a crop and resampled.
+"""A teacher's hidden states: read from Arrow, checked, cut to a crop, brought to the encoder's frames, standardised.
 
-A row holds the features of one whole clip, frame after frame and equally spaced: nested lists (num_frames x
+The targets are the same whether the states were stored or come from a teacher that runs beside the training.
+
+A stored row holds the features of one whole clip, frame after frame and equally spaced: nested lists (num_frames x
 hidden_size), or one flat list with the number of frames in the column `num_frames` or the width in the metadata.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from datasets import Dataset, IterableDataset
+
+from ..arguments import option
 
 TEACHER_COLUMN = "teacher_hidden_states"
 NUM_FRAMES_COLUMN = "num_frames"  # of flat features
@@ -20,19 +26,52 @@ ENCODER_FRAME_SECONDS = 0.02
 FIRST_FRAME_SECONDS = 0.005
 
 
+Frames = TypeVar("Frames", np.ndarray, torch.Tensor)  # (num_frames, hidden_size)
+
+
+@dataclass
+class TeacherStatesArguments:
+    """Which states of a teacher the clips bring along, and how a teacher's states become targets."""
+
+    teacher_column_name: str = option(
+        default=TEACHER_COLUMN, help="The column of the teacher's states, used where there is one."
+    )
+    teacher_file: list[str] | None = option(
+        default=None,
+        help="Parquet tables with that column, one for each table of train_file, in the same order and with as many "
+        "rows.",
+    )
+    teacher_frame_seconds: float | None = option(
+        default=None,
+        help="Time from one stored frame of the teacher to the next; by default what the table's metadata say, else a "
+        "clip's duration over its frames.",
+    )
+    standardize_teacher: bool = option(
+        default=True, help="Bring each component of the teacher to mean 0 and deviation 1 over the training clips."
+    )
+    teacher_whitening: float = option(
+        default=1.0,
+        help="Divide by the deviation to this power: below 1, components that vary more count for more.",
+    )
+
+    def __post_init__(self):
+        if not 0 <= self.teacher_whitening <= 1:
+            raise ValueError(f"`teacher_whitening` must be between 0 and 1, found: {self.teacher_whitening}")
+
+
 class TeacherFeatures:
     """
-    What the numbers of a teacher column mean, and how they become one row for each encoder frame of a crop.
+    What the numbers of a teacher mean, and how they become one row for each encoder frame of a crop.
 
     Args:
         hidden_size (`int`): Width of the teacher's frames.
         frame_seconds (`float`, *optional*):
-            Time from one frame to the next: frame i covers i to i + 1 times this. Without it, a clip's frames share
-            its duration.
+            Time from one stored frame to the next: frame i covers i to i + 1 times this. Without it, a clip's frames
+            share its duration.
         scale (`list[float]` of length `hidden_size`, *optional*): Factor of each component, as of int8 features.
 
-    The attributes `mean` and `std` of shape `(hidden_size,)` are what is taken off the scaled components and what they
-    are divided by, once `standardize` has been called; before it, features keep their offset and scale.
+    Attributes `mean` and `std` of shape `(hidden_size,)`: what is subtracted from the scaled components, and what
+    these are divided by. Before they are measured, features keep their offset and scale.
     """
 
     def __init__(self, hidden_size: int, frame_seconds: float | None = None, scale: list[float] | None = None):
@@ -46,7 +85,7 @@ class TeacherFeatures:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset | IterableDataset, hidden_size: int | None = None, **options):
-        """As the constructor, with the `hidden_size` of the first row that tells it where none is given."""
+        """Calls the constructor, with the `hidden_size` of the first row that shows it where none is given."""
         if hidden_size is None:
             rows = dataset
             if isinstance(dataset, Dataset):
@@ -54,35 +93,43 @@ class TeacherFeatures:
             hidden_size = next(filter(None, map(_stored_width, rows)), None)
         if hidden_size is None:
             raise ValueError(
-                f"{TEACHER_COLUMN!r} must tell the width of the teacher's frames, found flat lists or nulls alone. "
+                f"{TEACHER_COLUMN!r} must show the width of the teacher's frames, found flat lists or nulls alone. "
                 f"Give nested lists, a column {NUM_FRAMES_COLUMN!r}, or `hidden_size` in the table's metadata."
             )
         return cls(hidden_size, **options)
 
     def standardize(self, dataset: Dataset | IterableDataset, seed: int = 0, whitening: float = 1.0) -> None:
-        """Measures at most `NUM_STATISTICS_CLIPS` clips: drawn, or a stream's first.
-
-        Components are divided by their deviation to the power `whitening`: 1 makes them equal, 0 only centres them.
-        """
+        """Measures the column of at most `NUM_STATISTICS_CLIPS` clips: drawn, or a stream's first."""
         if isinstance(dataset, Dataset):
-            drawn = np.random.default_rng(seed).permutation(len(dataset))[:NUM_STATISTICS_CLIPS]
-            rows = (_values(batch[TEACHER_COLUMN]) for batch in _arrow_batches(dataset.select(np.sort(drawn)), 1))
+            drawn = dataset.select(drawn_indices(len(dataset), NUM_STATISTICS_CLIPS, seed))
+            rows: Iterable[Any] = (_values(batch[TEACHER_COLUMN]) for batch in _arrow_batches(drawn, 1))
         else:
             rows = (row[TEACHER_COLUMN] or [] for row in dataset.take(NUM_STATISTICS_CLIPS))
-        mean, std = _moments(self._usable_frames(rows))
+        self.measure(self._usable_frames(rows), whitening)
+
+    def measure(self, clips: Iterable[np.ndarray], whitening: float = 1.0) -> None:
+        """
+        Measures mean and deviation of each component.
+
+        Args:
+            clips (`Iterable[np.ndarray]`): The unscaled frames of each clip, `(num_frames, hidden_size)`.
+            whitening (`float`, *optional*, defaults to 1.0):
+                Divide components by their deviation to this power: 1 makes them equal, 0 only centres them.
+        """
+        mean, std = _moments(clips)
         self.mean, self.std = mean * self.scale, (std * self.scale) ** whitening
 
     def _usable_frames(self, rows: Iterable[Any]) -> Iterable[np.ndarray]:
         for values in rows:
             try:
                 frames = self.frames(np.asarray(values, np.float32))
-            except (TypeError, ValueError):  # ragged or too wide; the reader passes over this clip too
+            except (TypeError, ValueError):  # ragged or too wide; the reader skips this clip too
                 continue
             if len(frames) > 0 and np.isfinite(frames).all():
                 yield frames
 
     def frames(self, values: np.ndarray) -> np.ndarray:
-        """The stored numbers of a clip, flat or nested, as `(num_frames, hidden_size)`."""
+        """Shapes the stored numbers of a clip, flat or nested, to `(num_frames, hidden_size)`."""
         if (values.ndim == 2 and values.shape[1] != self.hidden_size) or values.size % self.hidden_size:
             raise ValueError(f"teacher frames must be {self.hidden_size} wide, found an array of {values.shape}")
         return values.reshape(-1, self.hidden_size)
@@ -110,17 +157,41 @@ class TeacherFeatures:
         frames = frames[first : max(int(np.ceil(stop / step - 1e-6)), first + 1)].astype(np.float32)
         if not np.isfinite(frames).all():
             raise ValueError("the teacher's features must be finite, found NaN or infinity")
+        return self.targets(frames, step, start - first * step, num_frames)
+
+    def targets(self, frames: Frames, step: float, start: float, num_frames: int) -> Frames:
+        """
+        Brings frames to the times of the encoder's, linearly between the frames' centres, and standardises them.
+
+        Args:
+            frames (`np.ndarray` or `torch.Tensor` of shape `(num_teacher_frames, hidden_size)`): Unscaled, float32.
+            step (`float`): Time from one frame to the next, in seconds.
+            start (`float`): Where the encoder's frames begin, in seconds from the beginning of `frames`.
+            num_frames (`int`): Encoder frames.
+
+        Returns:
+            `np.ndarray` or `torch.Tensor` of shape `(num_frames, hidden_size)`: float32.
+        """
         seconds = start + FIRST_FRAME_SECONDS + ENCODER_FRAME_SECONDS * np.arange(num_frames)
-        position = np.clip(seconds / step - 0.5 - first, 0, len(frames) - 1)
+        position = np.clip(seconds / step - 0.5, 0, len(frames) - 1)
         left = np.minimum(position.astype(int), max(len(frames) - 2, 0))
         right = np.minimum(left + 1, len(frames) - 1)
         weight = (position - left).astype(np.float32)[:, None]
+        left, right, weight, scale, mean, std = (
+            torch.as_tensor(array, device=frames.device) if isinstance(frames, torch.Tensor) else array
+            for array in (left, right, weight, self.scale, self.mean, self.std)
+        )
         resampled = (1 - weight) * frames[left] + weight * frames[right]
-        return (resampled * self.scale - self.mean) / self.std
+        return (resampled * scale - mean) / std
+
+
+def drawn_indices(num_clips: int, num_wanted: int, seed: int) -> np.ndarray:
+    """Draws clips to measure a teacher on, the same whether its states are stored or computed."""
+    return np.sort(np.random.default_rng(seed).permutation(num_clips)[:num_wanted])
 
 
 def _stored_width(row: dict[str, Any]) -> int | None:
-    """The width of the frames in a row of plain lists; `None` where it does not tell."""
+    """Returns the width of the frames in a row of plain lists; `None` where it does not show."""
     values = row[TEACHER_COLUMN]
     if not values or not isinstance(values, list):
         return None
@@ -161,7 +232,7 @@ def check_teacher_column(dataset: Dataset, hidden_size: int) -> None:
 
 
 def row_values(table: pa.Table, column: str) -> np.ndarray | None:
-    """The numbers in a table of one row, flat, without a detour through Python lists; `None` for null."""
+    """Reads the numbers in a table of one row, flat, without a detour through Python lists; `None` for null."""
     return None if table[column].null_count else _values(table[column])
 
 
@@ -187,7 +258,7 @@ def _values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _num_frames(batch: pa.Table, num_rows: int) -> np.ndarray:
-    """The column `num_frames`, 0 where there is none."""
+    """Reads the column `num_frames`, 0 where there is none."""
     if NUM_FRAMES_COLUMN not in batch.column_names:
         return np.zeros(num_rows, int)
     return np.asarray(pc.fill_null(batch[NUM_FRAMES_COLUMN], 0)).astype(int)
@@ -199,7 +270,7 @@ def _clip_name(batch: pa.Table, row: int) -> str:
 
 def _moments(clips: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each component over all frames, merged clip by clip (Chan et al., 1979)."""
-    count, mean, squares = 0, 0.0, 0.0
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
     for frames in clips:
         frames = frames.astype(np.float64)
         total = count + len(frames)
@@ -207,6 +278,6 @@ def _moments(clips: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         squares = squares + frames.var(axis=0) * len(frames) + shift**2 * count * len(frames) / total
         mean, count = mean + shift * len(frames) / total, total
     if count == 0:
-        raise ValueError(f"The column {TEACHER_COLUMN!r} must hold features, found only null and empty rows.")
+        raise ValueError("A teacher must have states of some clips to measure, found none. Compute them anew.")
     std = np.sqrt(squares / count)
     return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)

@@ -1,11 +1,8 @@
-"""Unlabelled audio for pretraining: from a folder, files, tables or a dataset of the Hub, loaded or streamed."""
+"""Unlabelled audio for pretraining: from a folder, files, tables or a data set of the Hub, loaded or streamed."""
 
-import glob
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,96 +11,76 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Audio, Dataset, IterableDataset, concatenate_datasets, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ..arguments import option
 from .clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
-from .labelled import AUDIO_SUFFIXES, load_from_hub, undecoded
+from .sources import (
+    AUDIO_SUFFIXES,
+    TABLE_SUFFIXES,
+    SourceArguments,
+    as_stream,
+    audio_files,
+    column_names,
+    draw,
+    find_files,
+    from_files,
+    load_from_hub,
+    read_tables,
+    undecoded,
+    with_absolute_paths,
+)
 from .spoken_digits import spoken_digits
-from .teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures
+from .teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures, TeacherStatesArguments
 
-TABLE_READERS = {
-    ".csv": {"path": "csv"},
-    ".tsv": {"path": "csv", "sep": "\t"},
-    ".json": {"path": "json"},
-    ".jsonl": {"path": "json"},
-    ".parquet": {"path": "parquet"},
-}
 MAX_VALIDATION_CLIPS = 5_000  # of those held out automatically
-MAX_FILE_SHARDS = 64  # of loose files as a stream: world sizes and numbers of workers usually divide it
-NUM_PATHS_TRIED = 1_000
+FILE_SUFFIXES = [*TABLE_SUFFIXES, *AUDIO_SUFFIXES]
 
 
 @dataclass
-class PretrainingDataArguments:
+class UnlabelledAudioArguments(SourceArguments):
     """
     Where the unlabelled clips come from: `dataset_name`, `data_dir` or `train_file`; with none of them, the embedded
     spoken digits.
     """
 
-    dataset_name: str | None = option(default=None, help="A dataset of the Hub, or a local copy of one.")
-    dataset_config_name: str | None = option(default=None, help="Its configuration, where it has several.")
-    dataset_revision: str | None = option(default=None, help="Its branch, tag or commit on the Hub.")
-    dataset_split_name: str = option(default="train", help="Its split to train on.")
     data_dir: str | None = option(
-        default=None, help="A folder: every audio file in it and below it, hidden ones excepted."
+        default=None, help="A folder: every audio file in it and below it, except hidden ones."
     )
     train_file: list[str] | None = option(
         default=None,
-        help="Audio files, or CSV, TSV, JSON, JSON Lines or parquet tables of clips; patterns such as "
-        "'shards/*.parquet' too. Paths in a table are relative to it.",
+        help="Audio files, or CSV, TSV, JSON, JSON Lines or parquet tables of clips, or patterns such as "
+        "'shards/*.parquet'. Paths in a table are relative to it.",
     )
-    validation_file: list[str] | None = option(default=None, help="The same for the validation clips.")
+    dataset_split_name: str = option(default="train", help="The data set's split to train on.")
+    min_length_seconds: float = option(default=0.04, help="Skip shorter clips; the default is two encoder frames.")
+
+
+@dataclass
+class PretrainingDataArguments(UnlabelledAudioArguments):
+    """Where the unlabelled clips come from, which are held out, and how they are cut."""
+
+    validation_file: list[str] | None = option(
+        default=None, help="Files of the validation clips, of the kinds that train_file takes."
+    )
     validation_share: float = option(
         default=0.02,
-        help="The share of the clips to hold out, at least one, where there is no validation_file; 0 is none. A "
-        "stream holds out none.",
+        help="Hold out this share of the clips, at least one, where there is no validation_file; 0 holds out none, "
+        "and so does a stream.",
     )
-    audio_column_name: str = option(default="audio", help="The column of paths, encoded bytes, or structs of both.")
-    teacher_column_name: str = option(
-        default=TEACHER_COLUMN, help="The column of the teacher's features, used where there is one."
+    max_eval_samples: int | None = option(
+        default=None, help="Validate on at most this many clips, drawn at random; by default on all."
     )
-    teacher_file: list[str] | None = option(
-        default=None,
-        help="Parquet tables with that column, one for each table of train_file, in the same order and with as many "
-        "rows.",
-    )
-    teacher_frame_seconds: float | None = option(
-        default=None,
-        help="Time from one frame of the teacher to the next; by default what the table's metadata say, else a "
-        "clip's duration over its frames.",
-    )
-    standardize_teacher: bool = option(
-        default=True, help="Bring each component of the teacher to mean 0 and deviation 1 over the training clips."
-    )
-    teacher_whitening: float = option(
-        default=1.0,
-        help="Divide by the deviation to this power: below 1, components that vary more count for more.",
-    )
-    streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
-    shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
     max_length_seconds: float | None = option(
         default=None, help="Train on a random crop of this length of each longer clip; by default the model's window."
     )
-    min_length_seconds: float = option(default=0.04, help="Pass over shorter clips: two encoder frames.")
-    max_train_samples: int | None = option(default=None, help="Train on at most so many clips, drawn at random.")
-    max_eval_samples: int | None = option(default=None, help="Validate on at most so many clips, drawn at random.")
+    streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
+    shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
 
     def __post_init__(self):
-        sources = [name for name in ("dataset_name", "data_dir", "train_file") if getattr(self, name)]
-        if len(sources) > 1:
-            raise ValueError(f"There must be one source of training clips, found: {', '.join(sources)}. Give one.")
-        if self.teacher_file and not self.train_file:
-            raise ValueError("`teacher_file` must come with the `train_file` that it belongs to, found none.")
+        super().__post_init__()
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`validation_share` must be at least 0 and below 1, found: {self.validation_share}")
-        if not 0 <= self.teacher_whitening <= 1:
-            raise ValueError(f"`teacher_whitening` must be between 0 and 1, found: {self.teacher_whitening}")
-        if self.streaming and self.teacher_file:
-            raise ValueError(
-                "`teacher_file` must come without `streaming`: put the teacher's column into the tables of train_file."
-            )
         if self.streaming and self.max_train_samples is not None:
             raise ValueError("`max_train_samples` must come without `streaming`: limit a stream with --max_steps.")
 
@@ -115,6 +92,7 @@ def load_pretraining_clips(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    teacher_args: TeacherStatesArguments | None = None,
 ) -> tuple[PretrainingClips | StreamedClips, PretrainingClips | None]:
     """
     Loads the clips that `data_args` names, ready for a DataLoader.
@@ -122,37 +100,44 @@ def load_pretraining_clips(
     Args:
         data_args (`PretrainingDataArguments`): The source and its columns.
         sampling_rate (`int`): The rate to decode to, in Hz.
-        max_length_seconds (`float`): Length of the crops where `data_args` says nothing: the model's window.
+        max_length_seconds (`float`): Length of the crops where `data_args` gives none: the model's window.
         seed (`int`, *optional*, defaults to 0): Decides the held-out clips, their order, and all draws.
         rank (`int`, *optional*, defaults to 0), world_size (`int`, *optional*, defaults to 1):
             This process and their number; only a stream needs them.
+        teacher_args (`TeacherStatesArguments`, *optional*): Which stored states of a teacher to read; none by default.
 
     Returns:
-        The training clips, and the validation clips or `None`. Their `teacher` is `None` without teacher features.
+        The training clips, and the validation clips or `None`. Their `teacher` is `None` without stored states.
 
     Raises:
         `ValueError`: A file, a column or a row is missing or inconsistent; the message says which.
     """
-    train, validation = load_unlabelled_audio(data_args, seed)
+    train, validation = load_unlabelled_audio(data_args, seed, teacher_args)
     teacher = None
-    if TEACHER_COLUMN in _column_names(train):
-        metadata = _teacher_metadata(data_args)
-        if data_args.teacher_frame_seconds is not None:
-            metadata["frame_seconds"] = data_args.teacher_frame_seconds
+    if teacher_args is not None and TEACHER_COLUMN in column_names(train):
+        metadata = _teacher_metadata(teacher_args.teacher_file or data_args.train_file or [])
+        if teacher_args.teacher_frame_seconds is not None:
+            metadata["frame_seconds"] = teacher_args.teacher_frame_seconds
         teacher = TeacherFeatures.from_dataset(train, **metadata)
     length = max_length_seconds if data_args.max_length_seconds is None else data_args.max_length_seconds
     reader = ClipReader(sampling_rate, length, data_args.min_length_seconds, seed, teacher=teacher)
+    max_share = data_args.max_unusable_share
+    clips: PretrainingClips | StreamedClips
     if isinstance(train, IterableDataset):
-        clips = StreamedClips(train, reader, data_args.shuffle_buffer_size, rank, world_size)
+        clips = StreamedClips(train, reader, data_args.shuffle_buffer_size, rank, world_size, max_share)
     else:
-        clips = PretrainingClips(train, reader)
-    if teacher is not None and data_args.standardize_teacher:
-        teacher.standardize(train, seed, data_args.teacher_whitening)  # after the column was checked
-    return clips, None if validation is None else PretrainingClips(validation, reader, training=False)
+        clips = PretrainingClips(train, reader, max_unusable_share=max_share)
+    if teacher_args is not None and teacher is not None and teacher_args.standardize_teacher:
+        teacher.standardize(train, seed, teacher_args.teacher_whitening)  # after the column was checked
+    if validation is None:
+        return clips, None
+    if not data_args.validation_file:
+        max_share = 1.0  # a few of the same clips as those above, whose share is measured there
+    return clips, PretrainingClips(validation, reader, training=False, max_unusable_share=max_share)
 
 
 def load_unlabelled_audio(
-    data_args: PretrainingDataArguments, seed: int = 0
+    data_args: PretrainingDataArguments, seed: int = 0, teacher_args: TeacherStatesArguments | None = None
 ) -> tuple[Dataset | IterableDataset, Dataset | None]:
     """
     Loads undecoded clips from the source that `data_args` names.
@@ -162,31 +147,38 @@ def load_unlabelled_audio(
         seed (`int`, *optional*, defaults to 0):
             Decides the held-out clips, the clips that `max_train_samples` and `max_eval_samples` keep, and the spoken
             digits.
+        teacher_args (`TeacherStatesArguments`, *optional*): Which stored states of a teacher to keep; none by default.
 
     Returns:
         The training clips, an `IterableDataset` if `streaming`, and the validation clips or `None`. Columns: `audio`
-        (pass an entry to `decode_audio`) and, where the source has them, `teacher_hidden_states`, `num_frames` and
-        `codes`.
+        (pass an entry to `decode_audio`) and, where the source has them, `codes`, `teacher_hidden_states` and
+        `num_frames`.
 
     Raises:
         `ValueError`: A file, a column or a row is missing or inconsistent; the message says which.
     """
-    train = _load_training_clips(data_args, seed)
+    train = _load_source(data_args, seed, data_args.streaming, teacher_args)
     validation = None
     if data_args.validation_file:
-        validation = _load_files(data_args.validation_file, data_args)
+        validation = _load_files(data_args.validation_file, data_args, False, teacher_args)
     rng = np.random.default_rng(seed)
     if isinstance(train, Dataset):
         if validation is None and data_args.validation_share > 0 and len(train) > 1:
             validation, train = _hold_out(train, data_args.validation_share, rng)
-        train = _draw(train, data_args.max_train_samples, rng)
+        train = draw(train, data_args.max_train_samples, rng)
     if validation is not None:
-        validation = _draw(validation, data_args.max_eval_samples, rng)
+        validation = draw(validation, data_args.max_eval_samples, rng)
     return train, validation
 
 
+def load_whole_source(args: UnlabelledAudioArguments, seed: int = 0) -> Dataset:
+    """Loads the undecoded clips of a source, none held out, with the column `audio` alone."""
+    clips = draw(_load_source(args, seed), args.max_train_samples, np.random.default_rng(seed))
+    return clips.select_columns("audio")
+
+
 def _hold_out(dataset: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
-    """The clips held out and the others; of files listed several times, no copy of a clip held out is left."""
+    """Divides the clips into held-out and other ones; all listings of a held-out clip leave the others."""
     copies = np.zeros(len(dataset), bool)
     if LISTING_COLUMN in dataset.column_names:
         copies = np.asarray(dataset[LISTING_COLUMN][:]) > 0
@@ -200,63 +192,59 @@ def _hold_out(dataset: Dataset, share: float, rng: np.random.Generator) -> tuple
     return dataset.select(np.sort(held_out)), dataset.select(np.flatnonzero(kept))
 
 
-def _draw(dataset: Dataset, limit: int | None, rng: np.random.Generator) -> Dataset:
-    if limit is None or limit >= len(dataset):
-        return dataset
-    return dataset.select(np.sort(rng.permutation(len(dataset))[:limit]))
-
-
-def _load_training_clips(data_args: PretrainingDataArguments, seed: int) -> Dataset | IterableDataset:
-    streaming = data_args.streaming
-    if data_args.dataset_name:
-        name, config, revision = data_args.dataset_name, data_args.dataset_config_name, data_args.dataset_revision
-        dataset = load_from_hub(name, config, revision, split=data_args.dataset_split_name, streaming=streaming)
-        return _with_our_columns(dataset, data_args, name)
-    if data_args.data_dir:
-        return _from_paths(_audio_files_below(data_args.data_dir), streaming)
-    if data_args.train_file:
-        return _load_files(data_args.train_file, data_args, streaming, data_args.teacher_file)
+def _load_source(
+    args: UnlabelledAudioArguments,
+    seed: int,
+    streaming: bool = False,
+    teacher_args: TeacherStatesArguments | None = None,
+) -> Dataset | IterableDataset:
+    if teacher_args is not None and teacher_args.teacher_file:
+        _check_teacher_file(args, streaming)
+    if args.dataset_name:
+        dataset = load_from_hub(args, split=args.dataset_split_name, streaming=streaming)
+        return _with_our_columns(dataset, args, teacher_args, args.dataset_name)
+    if args.data_dir:
+        paths = audio_files(args.data_dir, recursive=True)
+        if not paths:
+            raise ValueError(
+                f"--data_dir must be a folder with audio files in or below it, found none in {args.data_dir}"
+            )
+        return from_files(paths, streaming)
+    if args.train_file:
+        if teacher_args is not None and teacher_args.teacher_file:
+            return _join(_load_with_teachers(args, teacher_args))
+        return _load_files(args.train_file, args, streaming, teacher_args)
     digits = spoken_digits(seed)["train"].select_columns("audio")
-    return _as_stream(digits) if streaming else digits
+    return as_stream(digits) if streaming else digits
 
 
-def _audio_files_below(folder: str) -> list[Path]:
-    found = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    found = sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not found:
-        raise ValueError(f"--data_dir must be a folder with audio files in or below it, found none in {folder}")
-    return found
-
-
-def _from_paths(paths: list[Path], streaming: bool) -> Dataset | IterableDataset:
-    dataset = Dataset.from_dict({"audio": [str(path) for path in paths]}).cast_column("audio", Audio(decode=False))
-    return _as_stream(dataset) if streaming else dataset
-
-
-def _as_stream(dataset: Dataset) -> IterableDataset:
-    return dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_FILE_SHARDS))
+def _check_teacher_file(args: UnlabelledAudioArguments, streaming: bool) -> None:
+    if not args.train_file:
+        raise ValueError("`teacher_file` must come with the `train_file` that it belongs to, found none.")
+    if streaming:
+        raise ValueError(
+            "`teacher_file` must come without `streaming`: put the teacher's column into the tables of train_file."
+        )
 
 
 def _load_files(
     patterns: list[str],
-    data_args: PretrainingDataArguments,
-    streaming: bool = False,
-    teacher_patterns: list[str] | None = None,
+    args: UnlabelledAudioArguments,
+    streaming: bool,
+    teacher_args: TeacherStatesArguments | None,
 ) -> Dataset | IterableDataset:
-    paths = _expand(patterns, [*TABLE_READERS, *AUDIO_SUFFIXES])
-    if teacher_patterns:
-        datasets = _load_with_teachers(paths, _expand(teacher_patterns, [".parquet"]), data_args)
-    elif streaming or len(set(paths)) == len(paths):
-        datasets = _load_neighbours(paths, data_args, streaming)
-    else:
-        datasets = []
-        for listing, again in enumerate(_listings(paths)):
-            for dataset in _load_neighbours(again, data_args):
-                datasets.append(dataset.add_column(LISTING_COLUMN, [listing] * len(dataset)))
-    columns = [sorted(_column_names(dataset)) for dataset in datasets]
+    paths = find_files(patterns, FILE_SUFFIXES)
+    if streaming or len(set(paths)) == len(paths):
+        return _join(_load_neighbours(paths, args, streaming, teacher_args))
+    datasets = []
+    for listing, again in enumerate(_listings(paths)):
+        for dataset in _load_neighbours(again, args, False, teacher_args):
+            datasets.append(dataset.add_column(LISTING_COLUMN, [listing] * len(dataset)))
+    return _join(datasets)
+
+
+def _join(datasets: list[Dataset | IterableDataset]) -> Dataset | IterableDataset:
+    columns = [sorted(column_names(dataset)) for dataset in datasets]
     different = next((names for names in columns if names != columns[0]), None)
     if different is not None:
         raise ValueError(
@@ -267,20 +255,25 @@ def _load_files(
 
 
 def _load_neighbours(
-    paths: list[Path], data_args: PretrainingDataArguments, streaming: bool = False
+    paths: list[Path],
+    args: UnlabelledAudioArguments,
+    streaming: bool,
+    teacher_args: TeacherStatesArguments | None,
 ) -> list[Dataset | IterableDataset]:
-    """Neighbours of one kind and folder in one call: a set may have thousands of shards."""
+    """Loads tables and audio files, neighbours of one kind and folder in one call."""
     datasets = []
-    for (suffix, folder), group in groupby(paths, lambda path: (path.suffix.lower(), path.parent)):
-        if suffix in TABLE_READERS:
-            datasets.append(_resolve_paths(_load_tables(list(group), data_args, streaming), folder))
-        else:
-            datasets.append(_from_paths(list(group), streaming))
+    for (suffix, _), neighbours in groupby(paths, lambda path: (path.suffix.lower(), path.parent)):
+        if suffix in AUDIO_SUFFIXES:
+            datasets.append(from_files(list(neighbours), streaming))
+            continue
+        for table, folder in read_tables(list(neighbours), streaming):
+            clips = _with_our_columns(table, args, teacher_args, f"Tables in {folder}")
+            datasets.append(with_absolute_paths(clips, "audio", folder))
     return datasets
 
 
 def _listings(paths: list[Path]) -> list[list[Path]]:
-    """The paths when they are first listed, when they are listed for the second time, and so on."""
+    """Collects the paths that are listed for the first time, for the second time, and so on."""
     listings: list[list[Path]] = []
     counts: Counter[Path] = Counter()
     for path in paths:
@@ -291,114 +284,43 @@ def _listings(paths: list[Path]) -> list[list[Path]]:
     return listings
 
 
-def _expand(patterns: list[str], suffixes: list[str]) -> list[Path]:
-    paths = []
-    for pattern in patterns:
-        found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
-        found = [Path(path) for path in found if os.path.isfile(path)]
-        wrong = [path for path in found if path.suffix.lower() not in suffixes]
-        if wrong or not found:
-            raise ValueError(
-                f"{pattern!r} must lead to files that end in one of {suffixes}, found: "
-                f"{wrong[0] if wrong else 'no file'}. Correct the path or the pattern."
-            )
-        paths += found
-    return paths
-
-
-def _load_tables(paths: list[Path], data_args: PretrainingDataArguments, streaming: bool) -> Dataset | IterableDataset:
-    files = [str(path) for path in paths]
-    reader = TABLE_READERS[paths[0].suffix.lower()]
-    try:
-        dataset = load_dataset(**reader, data_files=files, split="train", streaming=streaming)
-    except DatasetGenerationError:  # their other columns may differ
-        if len(paths) == 1:
-            raise
-        return concatenate_datasets([_load_tables([path], data_args, streaming) for path in paths])
-    return _with_our_columns(dataset, data_args, files[0])
-
-
 def _with_our_columns(
-    dataset: Dataset | IterableDataset, data_args: PretrainingDataArguments, source: str
+    dataset: Dataset | IterableDataset,
+    args: UnlabelledAudioArguments,
+    teacher_args: TeacherStatesArguments | None,
+    source: str,
 ) -> Dataset | IterableDataset:
-    """Only `audio`, undecoded, and what belongs to the teacher or the codes, under our names."""
-    names = _column_names(dataset)
-    if not names or (isinstance(dataset, Dataset) and len(dataset) == 0):
-        raise ValueError(f"{source} must hold clips, found none: fill it or leave it out.")
-    if data_args.audio_column_name not in names:
+    """Keeps `audio`, undecoded, and what belongs to the codes or the teacher, under our names."""
+    names = column_names(dataset)
+    if args.audio_column_name not in names:
         raise ValueError(
-            f"{source} must have the column {data_args.audio_column_name!r}, found: {names}. Set --audio_column_name."
+            f"{source} must have the column {args.audio_column_name!r}, found: {names}. Set --audio_column_name."
         )
-    ours = {
-        data_args.audio_column_name: "audio",
-        data_args.teacher_column_name: TEACHER_COLUMN,
-        NUM_FRAMES_COLUMN: NUM_FRAMES_COLUMN,
-        CODES_COLUMN: CODES_COLUMN,
-    }
-    dataset = dataset.select_columns([name for name in ours if name in names])
-    if isinstance(dataset, Dataset):
-        dataset = undecoded(dataset, data_args.audio_column_name)
-    elif isinstance((dataset.features or {}).get(data_args.audio_column_name), Audio):  # else as the file has it
-        dataset = dataset.cast_column(data_args.audio_column_name, Audio(decode=False))
+    ours = {args.audio_column_name: "audio", CODES_COLUMN: CODES_COLUMN}
+    if teacher_args is not None:
+        ours |= {teacher_args.teacher_column_name: TEACHER_COLUMN, NUM_FRAMES_COLUMN: NUM_FRAMES_COLUMN}
+    dataset = undecoded(dataset.select_columns([name for name in ours if name in names]), args.audio_column_name)
     renamed = {old: new for old, new in ours.items() if old in names and old != new}
     return dataset.rename_columns(renamed) if renamed else dataset
 
 
-def _column_names(dataset: Dataset | IterableDataset) -> list[str]:
-    """Of a stream that does not tell, those of its first row."""
-    return dataset.column_names or list(next(iter(dataset), {}))
-
-
-def _resolve_paths(dataset: Dataset | IterableDataset, folder: Path) -> Dataset | IterableDataset:
-    """Makes the paths of clips that are not embedded absolute."""
-    if isinstance(dataset, IterableDataset):
-        if _embedded(next(iter(dataset))["audio"]):
-            return dataset
-        return dataset.map(partial(_with_absolute_path, folder=folder))
-    column = dataset.data.column("audio")
-    if pc.struct_field(column, "bytes").null_count == column.null_count:
-        return dataset
-    clips = [_absolute(clip, folder) for clip in column.to_pylist()]
-    paths = [clip["path"] for clip in clips if clip is not None and not _embedded(clip)]
-    if not any(os.path.isfile(path) for path in paths[:NUM_PATHS_TRIED]):
-        raise ValueError(
-            f"The paths in a table must lead to files, absolute or from {folder.resolve()}, found none at the first, "
-            f"{paths[0]}. Move the table beside its audio or correct the paths."
-        )
-    resolved = undecoded(Dataset.from_dict({"audio": clips}), "audio")
-    others = [name for name in dataset.column_names if name != "audio"]
-    return concatenate_datasets([resolved, dataset.select_columns(others)], axis=1) if others else resolved
-
-
-def _embedded(audio: Any) -> bool:
-    return isinstance(audio, bytes) or (isinstance(audio, dict) and audio.get("bytes") is not None)
-
-
-def _absolute(audio: Any, folder: Path) -> Any:
-    path = audio.get("path") if isinstance(audio, dict) else audio
-    return audio if _embedded(audio) or path is None else {"bytes": None, "path": str(folder / path)}
-
-
-def _with_absolute_path(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return {**row, "audio": _absolute(row["audio"], folder)}
-
-
-def _load_with_teachers(
-    paths: list[Path], teacher_paths: list[Path], data_args: PretrainingDataArguments
-) -> list[Dataset]:
-    if len(paths) != len(teacher_paths) or any(path.suffix.lower() not in TABLE_READERS for path in paths):
+def _load_with_teachers(args: UnlabelledAudioArguments, teacher_args: TeacherStatesArguments) -> list[Dataset]:
+    paths = find_files(args.train_file or [], FILE_SUFFIXES)
+    teacher_paths = find_files(teacher_args.teacher_file or [], [".parquet"])
+    if len(paths) != len(teacher_paths) or any(path.suffix.lower() not in TABLE_SUFFIXES for path in paths):
         raise ValueError(
             f"`teacher_file` must hold one table for each table of `train_file`, found {len(teacher_paths)} for "
             f"{len(paths)}: {list(map(str, paths[:3]))}. Give as many, in the same order."
         )
-    return [_load_with_teacher(*pair, data_args) for pair in zip(paths, teacher_paths, strict=True)]
+    return [_load_with_teacher(*pair, args, teacher_args) for pair in zip(paths, teacher_paths, strict=True)]
 
 
-def _load_with_teacher(path: Path, teacher_path: Path, data_args: PretrainingDataArguments) -> Dataset:
-    table = load_dataset(**TABLE_READERS[path.suffix.lower()], data_files=str(path), split="train")
-    clips = _with_our_columns(table, data_args, str(path))
-    teacher = load_dataset("parquet", data_files=str(teacher_path), split="train")
-    column = data_args.teacher_column_name
+def _load_with_teacher(
+    path: Path, teacher_path: Path, args: UnlabelledAudioArguments, teacher_args: TeacherStatesArguments
+) -> Dataset:
+    ((table, folder),) = read_tables([path])
+    ((teacher, _),) = read_tables([teacher_path])
+    clips, column = _with_our_columns(table, args, None, str(path)), teacher_args.teacher_column_name
     if len(clips) != len(teacher) or column not in teacher.column_names:
         raise ValueError(
             f"{teacher_path} must have the column {column!r} and the {len(clips)} rows of {path}, found: "
@@ -411,8 +333,7 @@ def _load_with_teacher(path: Path, teacher_path: Path, data_args: PretrainingDat
     teacher = teacher.select_columns(sorted(kept))
     if column != TEACHER_COLUMN:
         teacher = teacher.rename_column(column, TEACHER_COLUMN)
-    clips = clips.remove_columns(list({TEACHER_COLUMN, NUM_FRAMES_COLUMN} & set(clips.column_names)))
-    return concatenate_datasets([_resolve_paths(clips, path.parent), teacher], axis=1)
+    return concatenate_datasets([with_absolute_paths(clips, "audio", folder), teacher], axis=1)
 
 
 def _check_same_paths(clip_paths: pa.ChunkedArray, teacher: Dataset, path: Path, teacher_path: Path) -> None:
@@ -428,20 +349,18 @@ def _check_same_paths(clip_paths: pa.ChunkedArray, teacher: Dataset, path: Path,
         )
 
 
-def _teacher_metadata(data_args: PretrainingDataArguments) -> dict[str, Any]:
-    """What the parquet files tell of the teacher: any of `hidden_size`, `frame_seconds` and `scale`."""
-    patterns = data_args.teacher_file or data_args.train_file or []
+def _teacher_metadata(patterns: list[str]) -> dict[str, Any]:
+    """Reads what parquet files say of the teacher: any of `hidden_size`, `frame_seconds` and `scale`."""
     found = {}
-    for path in _expand(patterns, [*TABLE_READERS, *AUDIO_SUFFIXES]):
+    for path in find_files(patterns, FILE_SUFFIXES):
         if path.suffix.lower() == ".parquet":
             metadata = pq.read_schema(path).metadata or {}
             found[str(path)] = json.loads(metadata.get(b"teacher", b"{}"))
-    first = next(iter(found), None)
-    for path, metadata in found.items():
-        if metadata != found[first]:
-            raise ValueError(
-                f"The files must say the same of the teacher in their metadata, found a difference between {first} "
-                f"and {path}. Compute the features with one teacher and one scale."
-            )
+    different = [path for path in found if found[path] != next(iter(found.values()))]
+    if different:
+        raise ValueError(
+            f"The files must say the same of the teacher in their metadata, found a difference between "
+            f"{next(iter(found))} and {different[0]}. Compute the features with one teacher and one scale."
+        )
     known = ("hidden_size", "frame_seconds", "scale")
-    return {name: value for name, value in found.get(first, {}).items() if name in known}
+    return {name: value for name, value in next(iter(found.values()), {}).items() if name in known}

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
 from ..data.decoding import decode_audio
-from ..data.labelled import AUDIO_SUFFIXES
+from ..data.sources import AUDIO_SUFFIXES
 from .onnx_graph import is_front_end, linear_layers
 from .onnx_session import model_inputs
 

@@ -25,10 +25,6 @@ class Clips(NamedTuple):
         """The name of what a probe is scored by."""
         return "mean_average_precision" if self.labels.ndim == 2 else "accuracy"
 
-    def select(self, positions: np.ndarray) -> "Clips":
-        groups = None if self.groups is None else self.groups[positions]
-        return Clips(self.audio.select(positions), self.splits[positions], self.labels[positions], groups)
-
 
 class Fold(NamedTuple):
     """Clips to train on, their divisions to choose by (as positions in `train`), and clips to score on."""

@@ -4,7 +4,6 @@ Any layer of any such model, from a clip of any rate and length:
 
     encoder = FrozenEncoder.from_pretrained("facebook/wav2vec2-base", layer=6)
     states = encoder([clip], sampling_rate=44_100)[0]  # (num_frames, hidden_size)
-    targets = interpolate_frames(states, num_frames=50)
 """
 
 from collections import defaultdict
@@ -204,27 +203,3 @@ def _check_weights(model: PreTrainedModel, encoder: nn.Module, missing_keys: set
             f"{model.name_or_path} must hold the weights of {type(model).__name__}, found {len(missing)} of "
             f"{len(used)} missing, first {missing[0]}. Save the model again with `save_pretrained`."
         )
-
-
-def interpolate_frames(states: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """
-    Brings frames to another rate: linear between their centres, both grids spanning the same duration.
-
-    Args:
-        states (`torch.Tensor` of shape `(m, hidden_size)`): Frames evenly spread over a clip; one alone is repeated.
-        num_frames (`int`): Frames wanted.
-
-    Returns:
-        `torch.Tensor` of shape `(num_frames, hidden_size)`.
-
-    Raises:
-        `ValueError`: There are no frames, or none wanted.
-    """
-    if states.ndim != 2 or len(states) == 0 or num_frames < 1:
-        raise ValueError(
-            f"`states` must have shape (m, hidden_size) with m > 0 and `num_frames` must be above 0, found: "
-            f"{tuple(states.shape)} and {num_frames}."
-        )
-    if num_frames == len(states):
-        return states
-    return nn.functional.interpolate(states.T[None], size=num_frames, mode="linear", align_corners=False)[0].T

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import matplotlib
 
-from ..data.labelled import DataArguments, describe_source
+from ..data.labelled import DataArguments
+from ..data.sources import describe_source
 from .folds import Clips
 from .metrics import METRIC_NAMES
 from .probing import ProbeArguments

@@ -5,7 +5,6 @@ then trained on train and validation; without a test split, or with folds, cross
 chooses it.
 """
 
-import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,8 +29,6 @@ from ..data.decoding import decode_audio
 from .folds import Clips, Fold, make_folds
 from .frozen_encoders import FrozenEncoder, model_class
 from .metrics import MeanAveragePrecision
-
-logger = logging.getLogger(__name__)
 
 REGULARISATION = [10.0**power for power in range(-3, 3)]  # of LogisticRegression's C, the inverse of its strength
 POOLING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -129,39 +126,19 @@ def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:
 
 def extract_features(
     name: str, encoder: FrozenEncoder, audio: Dataset, layers: list[int], args: ProbeArguments
-) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Pools the states of each layer to `(num_clips, width)`, and returns the positions of the clips that it read."""
+) -> dict[int, np.ndarray]:
+    """Pools the states of each layer to `(num_clips, width)`."""
     rows: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
-    kept: list[int] = []
-    failures: list[str] = []
     max_samples = max(1, int(args.max_length_seconds * encoder.sampling_rate))
     with tqdm(total=len(audio), desc=f"Reading with {name}", unit="clip") as progress:
         for start in range(0, len(audio), args.batch_size):
             entries = audio[start : start + args.batch_size]["audio"]
-            decoded, errors = decode_clips(entries, encoder.sampling_rate)
-            kept += [start + position for position in decoded]
-            failures += errors
-            waveforms = [clip[:max_samples] for clip in decoded.values()]
+            waveforms = [decode_audio(entry, encoder.sampling_rate)[:max_samples] for entry in entries]
             for states in encoder.hidden_states(waveforms, encoder.sampling_rate, layers):
                 for layer, frames in zip(layers, states, strict=True):
                     rows[layer].append(torch.cat([POOLING[pool](frames) for pool in args.pooling]).cpu().numpy())
             progress.update(len(entries))
-    if failures:
-        logger.warning(f"Skipped {len(failures)} of {len(audio)} clips that cannot be decoded, first: {failures[0]}")
-    if not kept:
-        raise ValueError(f"There must be clips that can be decoded, found none of {len(audio)}. Convert them to wav.")
-    return {layer: np.stack(features) for layer, features in rows.items()}, np.array(kept)
-
-
-def decode_clips(entries: list[dict], sampling_rate: int) -> tuple[dict[int, np.ndarray], list[str]]:
-    """Decodes what can be decoded, by position, and says what is wrong with the others."""
-    decoded, errors = {}, []
-    for position, entry in enumerate(entries):
-        try:
-            decoded[position] = decode_audio(entry, sampling_rate)
-        except (OSError, ValueError) as error:
-            errors.append(str(error))
-    return decoded, errors
+    return {layer: np.stack(features) for layer, features in rows.items()}
 
 
 def mean_average_precision(probe, features: np.ndarray, labels: np.ndarray) -> float:
@@ -204,9 +181,8 @@ def probe_model(name: str, encoder: FrozenEncoder, clips: Clips, args: ProbeArgu
     """
     layers = layers_to_probe(args.layer, encoder.num_hidden_states)
     start = time.perf_counter()
-    features, kept = extract_features(name, encoder, clips.audio, layers, args)
-    shared = {"model": name, "num_clips": len(kept), "seconds": round(time.perf_counter() - start, 2)}
-    clips = clips.select(kept)
+    features = extract_features(name, encoder, clips.audio, layers, args)
+    shared = {"model": name, "num_clips": len(clips.audio), "seconds": round(time.perf_counter() - start, 2)}
     folds = make_folds(clips, args.num_folds, args.seed)
     results = {
         layer: probe_layer(features[layer], clips.labels, folds)

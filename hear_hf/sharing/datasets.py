@@ -157,7 +157,8 @@ def readable_rows(name: str, dataset: Dataset, split: Split, broken: list[str]) 
         try:
             clip, seconds = encoded_clip(row["audio"])
         except (OSError, ValueError) as error:
-            broken.append(f"{base_name(row['audio']['path']) or f'clip {index + 1} of {name}'}: {error}")
+            path = row["audio"] and base_name(row["audio"]["path"])
+            broken.append(f"{path or f'clip {index + 1} of {name}'}: {error}")
             continue
         split.add(clip["bytes"], row["label"], seconds)
         yield {column: without_folders(value) for column, value in row.items()} | {"audio": clip}

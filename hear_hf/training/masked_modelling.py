@@ -10,18 +10,21 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 
 from .. import HEARConfig, HEARFeatureExtractor, HEARForPreTraining, HEARQuantizer, HEARQuantizerConfig
 from ..arguments import option
+from ..data.clips import PretrainingClips, StreamedClips
 from .pretraining import PretrainingArguments, PretrainingTrainer
 
 
 @dataclass
 class PretrainingModelArguments:
-    """Which model to train, by whose codes."""
+    """Which model to train, and which quantizer's codes to predict."""
 
     model_name_or_path: str | None = option(
-        default=None, help="A checkpoint to train further. Without it HEAR starts from scratch."
+        default=None, help="A checkpoint to train further; without it, HEAR is trained from scratch."
     )
     model_revision: str = option(default="main", help="The branch, tag or commit of that checkpoint.")
-    trust_remote_code: bool = option(default=False, help="Run the code that it or the quantizer brings.")
+    trust_remote_code: bool = option(
+        default=False, help="Run the code that the checkpoint or the quantizer brings along."
+    )
     config_overrides: str | None = option(
         default=None, help="Fields of the config to change, for example `num_hidden_layers=3`."
     )
@@ -32,15 +35,17 @@ class PretrainingModelArguments:
     precompute_codes: bool = option(
         default=False, help="Quantize each whole clip once, before the training, rather than each crop."
     )
-    mask_time_prob: float = option(default=0.4, help="Share of each clip's frames to hide.")
-    mask_time_length: int = option(default=5, help="Frames of 20 ms of each hidden span; the paper's: 1.")
+    mask_time_prob: float = option(default=0.4, help="Mask this share of each clip's frames.")
+    mask_time_length: int = option(
+        default=5, help="Mask spans of this many frames of 20 ms; the paper masks single frames."
+    )
 
 
 @dataclass
 class MaskedModellingArguments(PretrainingArguments):
     """TrainingArguments whose defaults suit masked audio modelling."""
 
-    output_dir: str = option(default="runs/pretrained", help="Where the model and its report go.")
+    output_dir: str = option(default="runs/pretrained", help="The folder for the model and its report.")
     learning_rate: float = option(default=6e-4, help="Peak learning rate of AdamW.")
     num_train_epochs: float = option(default=5.0, help="Passes over the clips.")
 
@@ -50,12 +55,13 @@ class MaskedModellingTrainer(PretrainingTrainer):
 
     def __init__(self, *args, quantizer: HEARQuantizer | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.quantizer = None
+        self.quantizer = quantizer
         if quantizer is not None:
-            self.quantizer = quantizer.to(self.args.device).eval().requires_grad_(False)
+            quantizer.eval().requires_grad_(False)
+            quantizer.to(self.args.device)  # type: ignore[arg-type]  # as Transformers wraps `to`, mypy sees no `self`
 
     def complete(self, inputs):
-        if "labels" in inputs:
+        if self.quantizer is None or "labels" in inputs:
             return inputs
         # In float32 also under autocast: the codes must not depend on the training's precision.
         with torch.no_grad(), torch.autocast(self.args.device.type, enabled=False):
@@ -76,7 +82,7 @@ def load_quantizer(args: PretrainingModelArguments) -> HEARQuantizer:
     except OSError as error:
         raise ValueError(
             f"`quantizer_name_or_path` must lead to a quantizer, found none at {args.quantizer_name_or_path!r}. "
-            "Train one by `python examples/train_quantizer.py`."
+            "Train one with `python examples/train_quantizer.py`."
         ) from error
     if config.model_type != HEARQuantizerConfig.model_type:
         raise ValueError(
@@ -87,7 +93,7 @@ def load_quantizer(args: PretrainingModelArguments) -> HEARQuantizer:
 
 
 def load_model(args: PretrainingModelArguments, quantizer: HEARQuantizer) -> HEARForPreTraining:
-    """The model to train, which must know the quantizer's codes and read the rate that it reads."""
+    """Loads the model to train, which must have the quantizer's codes and sampling rate."""
     shared = {name: getattr(quantizer.config, name) for name in ("codebook_size", "sampling_rate")}
     if args.model_name_or_path is None:
         config = HEARConfig(**shared, n_fft=1024 * shared["sampling_rate"] // 16_000)
@@ -109,9 +115,15 @@ def load_model(args: PretrainingModelArguments, quantizer: HEARQuantizer) -> HEA
 
 
 @torch.no_grad()
-def add_codes(clips, quantizer: HEARQuantizer, device: torch.device):
-    """The same clips with the column `codes`, those of each whole clip."""
-    quantizer = quantizer.to(device).eval()
+def add_codes(
+    clips: PretrainingClips | StreamedClips | None, quantizer: HEARQuantizer, device: torch.device
+) -> PretrainingClips | None:
+    """Adds the column `codes`, those of each whole clip; to no clips, none."""
+    if clips is None:
+        return None
+    if isinstance(clips, StreamedClips):
+        raise ValueError("`precompute_codes` must come without `streaming`: a stream is quantized as it is read.")
+    quantizer.eval().to(device)
     feature_extractor = HEARFeatureExtractor(sampling_rate=quantizer.config.sampling_rate)
 
     def codes(waveform) -> list[int]:
@@ -132,4 +144,4 @@ def save_quantizer(quantizer: HEARQuantizer, feature_extractor: HEARFeatureExtra
 
 def describe_masking(args: PretrainingModelArguments) -> str:
     spans = f"spans of {args.mask_time_length} frames" if args.mask_time_length > 1 else "single frames"
-    return f"{args.mask_time_prob:.0%} of each clip's frames were hidden, in {spans}, and their codes predicted."
+    return f"{args.mask_time_prob:.0%} of each clip's frames were masked, in {spans}, and their codes predicted."

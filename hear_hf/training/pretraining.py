@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
+from .. import HEARFeatureExtractor
 from ..arguments import option
-from ..data.clips import ClipsTrainer, PretrainingClips, StreamedClips
+from ..data.clips import PretrainingClips, StreamedClips
+from ..data.teacher_states import TeacherStatesArguments
 from ..data.unlabelled import PretrainingDataArguments, load_pretraining_clips
 from ..masking_hear import share_mask
 from ..modeling_hear_quantizer import code_statistics, count_codes
 from ..spectrogram_hear import frame_mask, num_encoder_frames
+from .loading import ClipsTrainer
 from .runs import last_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -31,26 +34,31 @@ class PretrainingArguments(TrainingArguments):
 
     weight_decay: float = option(default=0.01, help="Weight decay of the matrices.")
     lr_scheduler_type: str = option(default="cosine", help="How the learning rate falls.")
-    warmup_steps: float = option(default=0.1, help="Steps of warm-up, or below 1 their share.")
+    warmup_steps: float = option(default=0.1, help="Steps of warm-up, or below 1 their share of all steps.")
     per_device_train_batch_size: int = option(default=32, help="Clips per device and step.")
     per_device_eval_batch_size: int = option(default=32, help="Clips per device in evaluation.")
     eval_strategy: str = option(default="steps", help="When to evaluate.")
-    eval_steps: float | None = option(default=0.1, help="Steps between evaluations, or below 1 their share.")
+    eval_steps: float | None = option(
+        default=0.1, help="Steps between evaluations, or below 1 their share of all steps."
+    )
     save_strategy: str = option(default="steps", help="When to save a checkpoint.")
-    save_steps: float = option(default=0.1, help="Steps between checkpoints, or below 1 their share.")
-    save_total_limit: int | None = option(default=2, help="Checkpoints to keep.")
+    save_steps: float = option(default=0.1, help="Steps between checkpoints, or below 1 their share of all steps.")
+    save_total_limit: int | None = option(default=2, help="Keep this many checkpoints.")
     logging_steps: float = option(default=10, help="Steps between two logged losses.")
     dataloader_pin_memory: bool = option(
-        default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
+        default=torch.cuda.is_available(), help="Hand batches to the GPU through pinned memory."
     )
-    remove_unused_columns: bool = option(default=False, help="Clips are decoded on the fly: keep False.")
+    remove_unused_columns: bool = option(default=False, help="Keep this False: clips are decoded on the fly.")
+
+    def check_length(self, clips: PretrainingClips | StreamedClips) -> None:
+        """Refuses a run without end."""
+        if isinstance(clips, StreamedClips) and self.max_steps <= 0:
+            raise ValueError("A stream has no end: `max_steps` must be given, found: -1.")
 
     def num_steps(self, clips: PretrainingClips | StreamedClips) -> int:
-        """Optimizer steps of the whole run."""
-        if self.max_steps > 0:
+        """Counts the optimizer steps of the whole run."""
+        if self.max_steps > 0 or isinstance(clips, StreamedClips):
             return self.max_steps
-        if isinstance(clips, StreamedClips):
-            raise ValueError("A stream has no end: `max_steps` must be given, found: -1.")
         num_batches = math.ceil(len(clips) / (self.train_batch_size * self.world_size))
         return math.ceil(self.num_train_epochs * max(num_batches // self.gradient_accumulation_steps, 1))
 
@@ -58,20 +66,20 @@ class PretrainingArguments(TrainingArguments):
 @dataclass
 class PretrainingCollator:
     """
-    Pads clips of any lengths to a batch, and draws the mask of masked audio modelling.
+    Pads clips of any lengths to a batch, and draws the mask for masked audio modelling.
 
     Args:
         feature_extractor (`HEARFeatureExtractor`): Checks and pads the waveforms.
-        mask_time_prob (`float`, *optional*): Share of each clip's frames to hide; without it no mask is drawn.
-        mask_time_length (`int`, *optional*, defaults to 1): Frames of each hidden span.
+        mask_time_prob (`float`, *optional*): Share of each clip's frames to mask; without it no mask is drawn.
+        mask_time_length (`int`, *optional*, defaults to 1): Frames of each masked span.
 
     Returns:
         `input_values` and `attention_mask` of shape `(batch_size, num_samples)`, and by frames of 20 ms
-        `mask_time_indices` where a mask is asked for, and `teacher_hidden_states` and `labels` where the items of the
+        `mask_time_indices` where a mask is drawn, and `teacher_hidden_states` and `labels` where the items of the
         batch hold `teacher_hidden_states` and `codes`.
     """
 
-    feature_extractor: object
+    feature_extractor: HEARFeatureExtractor
     mask_time_prob: float | None = None
     mask_time_length: int = 1
 
@@ -81,7 +89,8 @@ class PretrainingCollator:
         batch = dict(self.feature_extractor(waveforms, sampling_rate=sampling_rate, padding=True, return_tensors="pt"))
         num_frames = [num_encoder_frames(len(waveform), sampling_rate // 100) for waveform in waveforms]
         if self.mask_time_prob is not None:
-            masks = [self.mask(length, item["seed"]) for length, item in zip(num_frames, items, strict=True)]
+            share, length = self.mask_time_prob, self.mask_time_length
+            masks = [clip_mask(n, share, length, item["seed"]) for n, item in zip(num_frames, items, strict=True)]
             batch["mask_time_indices"] = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
         for key, name, padding in (("teacher_hidden_states",) * 2 + (0.0,), ("codes", "labels", -100)):
             if key in items[0]:
@@ -89,15 +98,15 @@ class PretrainingCollator:
                 batch[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
         return batch
 
-    def mask(self, num_frames: int, seed: int) -> torch.Tensor:
-        """The mask of one clip, (num_frames,), the same whatever its batch, process or worker."""
-        generator = torch.Generator().manual_seed(int(seed))
-        valid = torch.ones(1, num_frames, dtype=torch.bool)
-        return share_mask(valid, self.mask_time_prob, self.mask_time_length, generator)[0]
+
+def clip_mask(num_frames: int, share: float, span_length: int, seed: int) -> torch.Tensor:
+    """Draws the mask of one clip, (num_frames,), the same whatever its batch, process or worker."""
+    generator = torch.Generator().manual_seed(seed)
+    return share_mask(torch.ones(1, num_frames, dtype=torch.bool), share, span_length, generator)[0]
 
 
 class RunningMeans:
-    """Means of what the batches since the last reset gave, weighted by their frames, and counts of their codes.
+    """Keeps means over the batches since the last reset, weighted by their frames, and counts of their codes.
 
     All sums stay on the device until they are read, once for all processes.
     """
@@ -122,7 +131,7 @@ class RunningMeans:
         self.code_counts = self.code_counts + count_codes(codes, self.codebook_size)
 
     def read(self, gather) -> dict[str, float]:
-        """The means, `code_perplexity`, `code_usage` and `num_samples` over all processes, which `gather` joins."""
+        """Returns means, `code_perplexity`, `code_usage` and `num_samples` over all processes, joined by `gather`."""
         names = sorted(self.sums)
         scalars = torch.stack([*(self.sums[name] for name in names), self.weight, self.num_samples])
         totals = gather(torch.cat([scalars, self.code_counts])[None]).sum(0).cpu()
@@ -138,17 +147,21 @@ class RunningMeans:
 
 
 class PretrainingTrainer(ClipsTrainer):
-    """A Trainer for the two stages: losses by frames, and logs of what they are made of.
+    """A Trainer for the two stages, whose losses are means over frames, and whose logs show their parts.
 
     Subclasses say which inputs the model still lacks, what a batch's loss is a mean over, and what to log.
     """
+
+    model: PreTrainedModel
+    eval_dataset: PretrainingClips | None
+    processing_class: HEARFeatureExtractor
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"Each GPU must have a process of its own, found one process for {self.args.n_gpu}. "
-                "Start the script by `accelerate launch`, or show it one GPU by CUDA_VISIBLE_DEVICES."
+                "Start the command by `accelerate launch`, or show it one GPU by CUDA_VISIBLE_DEVICES."
             )
         self.model_accepts_loss_kwargs = True  # the loss below is scaled for gradient accumulation
         self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide it once more
@@ -157,25 +170,25 @@ class PretrainingTrainer(ClipsTrainer):
         self.eval_means = RunningMeans(codebook_size, self.args.device)
 
     def create_model_card(self, *args, **kwargs):
-        """Leaves the card to the report: before each push Trainer would overwrite it by a draft."""
+        """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
 
     def complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds what is made on the device: a teacher's states, or codes."""
         return inputs
 
     def scored_frames(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The frames that the batch's loss is a mean over."""
+        """Returns the frames that the batch's loss is a mean over."""
         raise NotImplementedError
 
     def logged(self, inputs: dict, outputs) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """What to log by name, each a mean over the scored frames, and the codes to count."""
+        """Returns what to log by name, each a mean over the scored frames, and the codes to count."""
         raise NotImplementedError
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        num_frames = sum(self.scored_frames(batch).sum() for batch in batches).to(device)
+        num_frames = torch.stack([self.scored_frames(batch).sum() for batch in batches]).sum().to(device)
         return batches, self.accelerator.gather(num_frames[None]).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -193,7 +206,7 @@ class PretrainingTrainer(ClipsTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """The loss alone: logits of all frames would fill the memory."""
+        """Returns the loss alone: the logits of all frames would fill the memory."""
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
@@ -207,23 +220,30 @@ class PretrainingTrainer(ClipsTrainer):
             means.reset()
         super().log(logs, start_time)
 
-    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
         self.eval_means.reset()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         values = self.eval_means.read(self.accelerator.gather)
         del values["num_samples"]
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in values.items()})
-        return output
+        values = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        return output._replace(metrics=(output.metrics or {}) | values)
 
 
 def valid_frames(batch: dict[str, torch.Tensor], hop_length: int) -> torch.Tensor:
-    """True where a frame of 20 ms belongs to a clip: (batch_size, num_frames)."""
+    """Marks the frames of 20 ms that belong to a clip: (batch_size, num_frames)."""
     lengths = num_encoder_frames(batch["attention_mask"].sum(-1), hop_length)
     return frame_mask(lengths, num_encoder_frames(batch["attention_mask"].shape[1], hop_length))
 
 
-def load_clips(config, data_args: PretrainingDataArguments, training_args: PretrainingArguments):
-    """Training and validation clips for a model of this configuration, this process's if they are streamed."""
+def load_clips(
+    config,
+    data_args: PretrainingDataArguments,
+    training_args: PretrainingArguments,
+    teacher_args: TeacherStatesArguments | None = None,
+) -> tuple[PretrainingClips | StreamedClips, PretrainingClips | None]:
+    """Loads training and validation clips for a model of this configuration; of a stream, those of this process."""
     with training_args.main_process_first(desc="loading the clips"):
         train, validation = load_pretraining_clips(
             data_args,
@@ -232,8 +252,9 @@ def load_clips(config, data_args: PretrainingDataArguments, training_args: Pretr
             training_args.seed,
             training_args.process_index,
             training_args.world_size,
+            teacher_args,
         )
-    training_args.num_steps(train)
+    training_args.check_length(train)
     if validation is None:
         training_args.eval_strategy = "no"
     return train, validation
@@ -248,7 +269,7 @@ def run(trainer: PretrainingTrainer, report: Callable[[dict[str, float]], None])
     trainer.save_metrics("eval", metrics)
     trainer.save_state()
     if trainer.train_dataset.num_skipped > 0:
-        logger.warning(f"{trainer.train_dataset.num_skipped} unusable clips were passed over.")
+        logger.warning(f"{trainer.train_dataset.num_skipped} unusable clips were skipped.")
     if trainer.is_world_process_zero():
         report(metrics)
     if trainer.args.push_to_hub:

@@ -4,14 +4,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, AutoModelForPreTraining, TrainerCallback
 
 from .. import HEARQuantizerConfig, HEARQuantizerForPreTraining
 from ..arguments import option
-from ..data.unlabelled import PretrainingDataArguments
-from ..evaluation.frozen_encoders import FrozenEncoder
+from ..data.clips import PretrainingClips, StreamedClips
+from ..data.teacher_states import NUM_STATISTICS_CLIPS, TeacherStatesArguments
 from .pretraining import PretrainingArguments, PretrainingTrainer, valid_frames
-from .teachers import Teacher, TeacherArguments
+from .teachers import Teacher, TeacherArguments, load_encoder
 
 DIVERSITY_LOSS_WEIGHT = 10.0  # of a new quantizer; by the paper's 0.1 most codes of a small data set stay unused
 LOSSES = ("reconstruction_loss", "distillation_loss", "diversity_loss")
@@ -22,15 +23,16 @@ class QuantizerArguments:
     """Which quantizer to train."""
 
     model_name_or_path: str | None = option(
-        default=None, help="A quantizer to train further. Without it HEAR's starts from scratch."
+        default=None, help="A quantizer to train further; without it, HEAR's is trained from scratch."
     )
     model_revision: str = option(default="main", help="The branch, tag or commit of that checkpoint.")
-    trust_remote_code: bool = option(default=False, help="Run the code that it brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that the checkpoint brings along.")
     config_overrides: str | None = option(
         default=None, help="Fields of the config to change, for example `codebook_size=512,num_hidden_layers=3`."
     )
     temperature_anneal_share: float = option(
-        default=0.7, help="Share of the steps in which the temperature falls to its minimum; 0: the config's decay."
+        default=0.7,
+        help="Let the temperature fall to its minimum in this share of the steps; 0 takes the decay of the config.",
     )
 
 
@@ -38,7 +40,7 @@ class QuantizerArguments:
 class QuantizerTrainingArguments(PretrainingArguments):
     """TrainingArguments whose defaults suit the quantizer."""
 
-    output_dir: str = option(default="runs/quantizer", help="Where the model and its report go.")
+    output_dir: str = option(default="runs/quantizer", help="The folder for the model and its report.")
     learning_rate: float = option(default=1e-3, help="Peak learning rate of AdamW.")
     num_train_epochs: float = option(default=5.0, help="Passes over the clips.")
 
@@ -97,35 +99,33 @@ def load_model(args: QuantizerArguments, config: HEARQuantizerConfig) -> HEARQua
     )
 
 
-def load_teacher(args: TeacherArguments, clips, data_args: PretrainingDataArguments, sampling_rate: int, device):
-    """The model that runs beside the quantizer; `None` where there is none, or where the clips bring its states."""
+def load_teacher(
+    args: TeacherArguments,
+    states_args: TeacherStatesArguments,
+    clips: PretrainingClips | StreamedClips,
+    sampling_rate: int,
+    device: torch.device,
+) -> Teacher | None:
+    """Loads the model that runs beside the quantizer; `None` without one, or where the clips bring its states."""
     if args.teacher_name_or_path is None or clips.teacher is not None:
         return None
-    encoder = FrozenEncoder.from_pretrained(
-        args.teacher_name_or_path,
-        layer=args.teacher_layer,
-        device=device,
-        revision=args.teacher_revision,
-        trust_remote_code=args.teacher_trust_remote_code,
-    )
-    teacher = Teacher(encoder, sampling_rate)
-    if data_args.standardize_teacher:
-        teacher.standardize(clips, data_args.teacher_whitening)
+    teacher = Teacher(load_encoder(args, device), sampling_rate)
+    if states_args.standardize_teacher:
+        teacher.standardize(clips.sample(NUM_STATISTICS_CLIPS), states_args.teacher_whitening)
     return teacher
 
 
 def temperature_decay(config: HEARQuantizerConfig, num_steps: int, share: float) -> float:
-    """The factor at each step that brings the temperature to its minimum in this share of the steps."""
+    """Computes the factor per step that brings the temperature to its minimum in this share of the steps."""
     fall = config.gumbel_min_temperature / config.gumbel_temperature
     return min(1.0, math.exp(math.log(fall) / max(1, round(share * num_steps))))
 
 
-def describe_teacher(args: TeacherArguments, clips) -> str:
+def describe_teacher(args: TeacherArguments, clips: PretrainingClips | StreamedClips) -> str:
     if clips.teacher is not None:
         return "It was distilled from precomputed hidden states of a teacher."
     if args.teacher_name_or_path is None:
         return "It had no teacher: it learned to reconstruct the spectrogram alone."
-    name = (
-        Path(args.teacher_name_or_path).name if Path(args.teacher_name_or_path).exists() else args.teacher_name_or_path
-    )
+    path = Path(args.teacher_name_or_path)
+    name = path.name if path.exists() else args.teacher_name_or_path
     return f"It was distilled from layer {args.teacher_layer} of `{name}`."

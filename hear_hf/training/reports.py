@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.clips import PretrainingClips
-from ..data.labelled import DataArguments, describe_source, hub_datasets
+from ..data.labelled import DataArguments
+from ..data.sources import describe_source, hub_datasets
 from ..evaluation.metrics import METRIC_NAMES
 from ..sharing.cards import PLACEHOLDER, CardFacts, TrainingRun, classifier_card, pretraining_card
 from .plots import plot_codes, plot_confusion_matrix, plot_curves, plot_spectrograms

@@ -1,4 +1,4 @@
-"""Damaged audio files: whatever stands in them, they are decoded, or refused by name, or passed over and counted.
+"""Damaged audio files: whatever stands in them, they are decoded, or refused by name, or skipped and counted.
 
 Pretraining, probing, publishing and the demo have tests of their own for this beside those here.
 """
@@ -87,7 +87,7 @@ def test_bytes_that_are_no_audio_are_refused(content):
 
 @settings(max_examples=100, deadline=None)
 @given(damaged())
-def test_pretraining_passes_over_a_damaged_file_or_reads_it(case):
+def test_pretraining_skips_a_damaged_file_or_reads_it(case):
     reader = ClipReader(RATE, max_length_seconds=0.2)
     try:
         example = reader.read({"audio": {"bytes": case[0], "path": None}}, epoch=0)
@@ -120,6 +120,7 @@ def test_an_empty_file_is_refused_by_name(tmp_path):
 
 BROKEN = {
     "empty.wav": b"",
+    "short.wav": encoded("wav", seconds=200 / RATE),
     "zeros.wav": bytes(5_000),
     "head.wav": CLIPS["wav"][:30],
     "cut.ogg": CLIPS["ogg"][: len(CLIPS["ogg"]) // 20],
@@ -157,15 +158,29 @@ def test_a_stream_of_a_broken_file_ends_with_a_message(checkpoint, broken, tmp_p
     assert "must" in str(error.value)
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_fine_tuning_on_a_broken_file_ends_with_its_name(tmp_path, name):
+def fine_tune(tmp_path, name, *more):
+    """Fine-tunes on two classes of eight clips, each with a broken one."""
     for label in ("one", "two"):
-        (tmp_path / "clips" / label).mkdir(parents=True)
-        for i in range(2):
+        (tmp_path / "clips" / label).mkdir(parents=True, exist_ok=True)
+        for i in range(8):
             (tmp_path / "clips" / label / f"{i}.wav").write_bytes(CLIPS["wav"])
         (tmp_path / "clips" / label / name).write_bytes(BROKEN[name])
     tiny = "hidden_size=12,num_hidden_layers=1,intermediate_size=8,task_hidden_size=8,task_intermediate_size=8"
     arguments = ["--data_dir", str(tmp_path / "clips"), "--output_dir", str(tmp_path / "run"), "--use_cpu", "True"]
     arguments += ["--disable_tqdm", "True", "--num_train_epochs", "1", "--config_overrides", tiny]
-    with pytest.raises(ValueError, match=name):
-        finetune.main(arguments)
+    return finetune.main([*arguments, *more])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_fine_tuning_names_skips_and_counts_broken_files(tmp_path, name, caplog):
+    metrics = fine_tune(tmp_path, name, "--max_unusable_share", "0.12")
+    assert 0 <= metrics["validation_accuracy"] <= 1
+    assert "Skipped 2 of 18 clips" in caplog.text
+    assert all(str(tmp_path / "clips" / label / name) in caplog.text for label in ("one", "two"))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_fine_tuning_on_too_many_broken_files_ends_with_their_names_before_the_first_step(tmp_path, name):
+    with pytest.raises(ValueError, match=f"(?s)At most 10% .* found 2 of 18 read:.*one/{name}: .*two/{name}: "):
+        fine_tune(tmp_path, name)
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import torch
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, List
 from transformers import HfArgumentParser
 
-from hear_hf.data import labelled as audio_datasets
+from hear_hf.data import labelled, sources
 from hear_hf.data.decoding import decode_audio
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 
@@ -56,7 +56,7 @@ def label_names(dataset):
     return [feature.names[index] for index in dataset["label"]]
 
 
-def sources(dataset):
+def paths(dataset):
     return [clip["path"] for clip in dataset["audio"]]
 
 
@@ -211,10 +211,11 @@ def test_train_may_be_a_class(tmp_path):
     assert splits["train"].features["label"].names == ["car", "train"]
 
 
-def test_files_that_are_no_audio_and_hidden_folders_are_passed_over(tmp_path):
+def test_files_that_are_no_audio_and_hidden_ones_are_skipped(tmp_path):
     write_clips(tmp_path / "dog", 2)
     write_clips(tmp_path / "cat", 2)
-    (tmp_path / "dog" / "README.txt").write_text("dogs")
+    for name in ("README.txt", "._0.wav", ".DS_Store"):  # the last two as macOS leaves them
+        (tmp_path / "dog" / name).write_text("no sound")
     (tmp_path / ".git").mkdir()
     splits = load_labelled_audio(DataArguments(data_dir=str(tmp_path)))
     assert len(splits["train"]) + len(splits["validation"]) == 4
@@ -258,8 +259,8 @@ def test_csv_paths_are_relative_to_the_csv(tmp_path):
     train = write_table(tmp_path / "a", rows(["x", "y"]))
     validation = write_table(tmp_path / "b", rows(["y"]))
     splits = load_labelled_audio(DataArguments(train_file=[train], validation_file=[validation]))
-    assert sources(splits["train"]) == [str(tmp_path / "a" / "0.wav"), str(tmp_path / "a" / "1.wav")]
-    assert sources(splits["validation"]) == [str(tmp_path / "b" / "0.wav")]
+    assert paths(splits["train"]) == [str(tmp_path / "a" / "0.wav"), str(tmp_path / "a" / "1.wav")]
+    assert paths(splits["validation"]) == [str(tmp_path / "b" / "0.wav")]
     assert splits["validation"]["label"][:] == [1]
 
 
@@ -343,10 +344,21 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         load_labelled_audio(DataArguments(train_file=[file], group_column="speaker"))
 
 
-def test_a_path_that_leads_nowhere_is_named(tmp_path):
-    file = write_table(tmp_path, rows(["x", "y"]))
+def test_a_path_that_leads_nowhere_is_named_and_its_clip_skipped(tmp_path, caplog):
+    file = write_table(tmp_path, rows(["x", "y"] * 10))
     (tmp_path / "1.wav").unlink()
-    with pytest.raises(ValueError, match=r"1 of 2 do not, the first being .*1\.wav"):
+    splits = load_labelled_audio(DataArguments(train_file=[file]))
+    assert sum(map(len, splits.values())) == 19 and "Skipped 1 of 20 clips" in caplog.text
+    assert f"{tmp_path / '1.wav'}: must be an audio file, found none" in caplog.text
+    with pytest.raises(ValueError, match=r"found 1 of 20 read:\n.*1\.wav: must be an audio file, found none"):
+        load_labelled_audio(DataArguments(train_file=[file], max_unusable_share=0.04))
+
+
+def test_a_table_none_of_whose_paths_leads_to_a_file_is_refused_at_once(tmp_path):
+    file = write_table(tmp_path, rows(["x", "y"]))
+    for clip in tmp_path.glob("*.wav"):
+        clip.unlink()
+    with pytest.raises(ValueError, match=r"found no file; 2 were tried, the first .*0\.wav. Move the table beside"):
         load_labelled_audio(DataArguments(train_file=[file]))
 
 
@@ -380,7 +392,7 @@ def test_a_fractional_label_is_an_error(tmp_path):
 @pytest.mark.parametrize("name", ["missing.csv", "clips.txt"])
 def test_a_table_that_cannot_be_read_is_named(tmp_path, name):
     (tmp_path / "clips.txt").write_text("audio,label")
-    with pytest.raises(ValueError, match=f"must be an existing file ending in .* found: .*{name}"):
+    with pytest.raises(ValueError, match=f"{name}' must lead to files that end in .* found: (no file|.*clips.txt)"):
         load_labelled_audio(DataArguments(train_file=[str(tmp_path / name)]))
 
 
@@ -452,7 +464,7 @@ def test_a_single_label_becomes_a_list_when_several_are_asked_for(tmp_path):
 def hub(monkeypatch):
     """A Hub with one dataset: the splits that a test puts in."""
     splits = DatasetDict()
-    monkeypatch.setattr(audio_datasets, "load_dataset", lambda name, config, revision: splits)
+    monkeypatch.setattr(sources, "load_dataset", lambda name, config, revision: splits)
     return splits
 
 
@@ -460,7 +472,7 @@ def test_a_hub_dataset_gives_its_splits(hub):
     for split in ("train", "validation", "test"):
         hub[split] = hub_like([0, 1], ["zebra", "ant"], split)
     splits = load_labelled_audio(DataArguments(dataset_name="someone/animals"))
-    assert {split: sources(dataset)[0] for split, dataset in splits.items()} == {
+    assert {split: paths(dataset)[0] for split, dataset in splits.items()} == {
         split: f"{split}0.wav" for split in ("train", "validation", "test")
     }
     assert splits["test"].features["audio"] == Audio(decode=False)
@@ -471,7 +483,7 @@ def test_a_hub_dataset_may_call_its_splits_otherwise(hub):
         hub[split] = hub_like([0, 1], ["zebra", "ant"], split)
     arguments = DataArguments(dataset_name="someone/animals", train_split_name="fold1", test_split_name="")
     splits = load_labelled_audio(arguments)
-    assert {split: sources(dataset)[0] for split, dataset in splits.items()} == {
+    assert {split: paths(dataset)[0] for split, dataset in splits.items()} == {
         "train": "fold10.wav",
         "validation": "dev0.wav",
     }
@@ -495,7 +507,7 @@ def test_a_dataset_of_loose_files_names_torchcodec_and_a_way_around(monkeypatch)
     def load_dataset(*args, **kwargs):
         raise ImportError("To support encoding audio data, please install 'torchcodec'.")
 
-    monkeypatch.setattr(audio_datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources, "load_dataset", load_dataset)
     with pytest.raises(ImportError, match="--dataset_revision refs/convert/parquet"):
         load_labelled_audio(DataArguments(dataset_name="someone/animals"))
 
@@ -514,11 +526,11 @@ def split_of(hub, labels, seed=0, names=("a", "b", "c"), groups=None, **argument
 def test_validation_and_train_share_no_clip_and_lose_none(hub):
     splits = split_of(hub, [0, 1, 2] * 10, validation_share=0.3)
     assert len(splits["validation"]) == 9
-    assert sorted(sources(splits["train"]) + sources(splits["validation"])) == sorted(sources(hub["train"]))
+    assert sorted(paths(splits["train"]) + paths(splits["validation"])) == sorted(paths(hub["train"]))
 
 
 def test_the_seed_decides_the_validation_split(hub):
-    first, again, other = (sources(split_of(hub, [0, 1] * 20, seed)["validation"]) for seed in (0, 0, 1))
+    first, again, other = (paths(split_of(hub, [0, 1] * 20, seed)["validation"]) for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -538,8 +550,8 @@ def test_a_group_is_never_divided(hub):
     groups = [f"speaker{index // 6}" for index in range(60)]
     labels = [(index + index // 6) % 3 for index in range(60)]
     splits = split_of(hub, labels, groups=groups, validation_share=0.2)
-    group_of = dict(zip(sources(hub["train"]), groups, strict=True))
-    train, validation = ({group_of[path] for path in sources(splits[split])} for split in ("train", "validation"))
+    group_of = dict(zip(paths(hub["train"]), groups, strict=True))
+    train, validation = ({group_of[path] for path in paths(splits[split])} for split in ("train", "validation"))
     assert not train & validation
     assert len(validation) == 2
 
@@ -578,7 +590,7 @@ def test_a_column_is_kept_on_request_with_the_clips_of_its_rows(tmp_path):
 
 def test_no_source_means_the_spoken_digits(monkeypatch):
     digits = {split: hub_like([0, 1], ["zero", "one"], split) for split in ("train", "validation", "test")}
-    monkeypatch.setattr(audio_datasets, "spoken_digits", lambda seed: digits if seed == 3 else None)
+    monkeypatch.setattr(labelled, "spoken_digits", lambda seed: digits if seed == 3 else None)
     splits = load_labelled_audio(DataArguments(), seed=3)
     assert splits["test"].column_names == ["audio", "label"]
     assert label_names(splits["test"]) == ["zero", "one"]

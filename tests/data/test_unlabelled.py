@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import fields
 
 import datasets
 import numpy as np
@@ -23,9 +24,10 @@ from torch.utils.data import DataLoader
 from transformers import HfArgumentParser, TrainingArguments
 
 from hear_hf.data import unlabelled as unlabelled_audio
-from hear_hf.data.clips import ClipReader, ClipsTrainer, EpochSampler, PretrainingClips, StreamedClips
-from hear_hf.data.teacher_states import TeacherFeatures
+from hear_hf.data.clips import ClipReader, PretrainingClips, StreamedClips
+from hear_hf.data.teacher_states import TeacherFeatures, TeacherStatesArguments
 from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips, load_unlabelled_audio
+from hear_hf.training.loading import ClipsTrainer, EpochSampler
 
 RATE = 16_000
 FRAME = 320  # samples of an encoder frame
@@ -72,8 +74,12 @@ def clips_of(folder, lengths=(1.0, 1.1, 1.2, 1.3, 1.4, 1.5), max_length=0.3, see
     return PretrainingClips(dataset, ClipReader(RATE, max_length, seed=seed), training)
 
 
-def load(max_length=10.0, **arguments):
-    return load_pretraining_clips(PretrainingDataArguments(**arguments), RATE, max_length)
+def load(max_length=10.0, max_unusable_share=1, **arguments):
+    """Clips with their teacher's states, however many of them are unusable."""
+    names = {field.name for field in fields(TeacherStatesArguments)} & arguments.keys()
+    teacher_args = TeacherStatesArguments(**{name: arguments.pop(name) for name in names})
+    data_args = PretrainingDataArguments(**arguments, max_unusable_share=max_unusable_share)
+    return load_pretraining_clips(data_args, RATE, max_length, teacher_args=teacher_args)
 
 
 def paths(dataset):
@@ -207,7 +213,7 @@ def test_arguments_that_lead_nowhere_are_clear_errors(arguments, message):
 
 def test_tables_that_hold_no_clips_are_clear_errors(tmp_path):
     (tmp_path / "a.csv").write_text("audio\ngone.wav\n")
-    with pytest.raises(ValueError, match="must lead to files, .* found none at the first, .*gone.wav"):
+    with pytest.raises(ValueError, match="must lead to files, .* found no file; 1 were tried, the first .*gone.wav"):
         load(train_file=[str(tmp_path / "a.csv")])
     path = write_shard(tmp_path / "a.parquet", [noise()])
     with pytest.raises(ValueError, match=r"must have the column 'sound', found: \['audio'\]"):
@@ -221,8 +227,9 @@ def test_tables_that_hold_no_clips_are_clear_errors(tmp_path):
 
 def test_the_arguments_parse_from_a_command_line():
     line = "--train_file a.parquet b.parquet --teacher_file c.parquet d.parquet --max_length_seconds 4".split()
-    args = HfArgumentParser(PretrainingDataArguments).parse_args_into_dataclasses(line)[0]
-    assert args.teacher_file == ["c.parquet", "d.parquet"] and args.max_length_seconds == 4.0
+    parser = HfArgumentParser((PretrainingDataArguments, TeacherStatesArguments))
+    data_args, teacher_args = parser.parse_args_into_dataclasses(line)
+    assert teacher_args.teacher_file == ["c.parquet", "d.parquet"] and data_args.max_length_seconds == 4.0
 
 
 # Crops
@@ -363,6 +370,25 @@ def test_teacher_frames_follow_the_crop(step, start, num_samples):
     expected = plain_crop(frames, step or 1.0 / 15, start / RATE, num_samples, num_frames)
     assert crop.dtype == np.float32 and crop.shape == (num_frames, 3)
     np.testing.assert_allclose(crop, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [0.1, 0.02, 0.007])
+def test_a_running_teacher_s_frames_come_to_the_encoder_s_as_stored_ones_do(step):
+    frames = np.random.default_rng(5).standard_normal((round(1 / step), 3)).astype(np.float32)
+    features = TeacherFeatures(3)
+    features.measure([frames], whitening=0.5)
+    targets = features.targets(torch.from_numpy(frames), step, 0.0, 50)
+    expected = (plain_crop(frames, step, 0, RATE, 50) - frames.mean(0)) / frames.std(0) ** 0.5
+    assert targets.dtype == torch.float32
+    np.testing.assert_allclose(targets.numpy(), expected, atol=1e-5)
+    np.testing.assert_array_equal(features.targets(frames, step, 0.0, 50), targets.numpy())
+
+
+def test_teacher_frames_keep_a_line_where_it_was_in_time_and_one_alone_is_repeated():
+    line = np.linspace(0.05, 0.95, 10, dtype=np.float32)[:, None]  # the centres of ten frames of 0.1 s
+    finer = TeacherFeatures(1).targets(line, 0.1, 0.0, 50)[:, 0]
+    np.testing.assert_allclose(finer[3:-3], 0.005 + 0.02 * np.arange(50)[3:-3], atol=1e-6)
+    np.testing.assert_array_equal(TeacherFeatures(1).targets(line[:1], 1.0, 0.0, 4), line[:1].repeat(4, 0))
 
 
 def test_a_crop_brings_the_teacher_frames_and_codes_of_its_own_place(tmp_path):
@@ -522,7 +548,7 @@ def test_tables_of_several_teachers_are_a_clear_error(tmp_path):
     files = [write_shard(tmp_path / f"{i}.parquet", [noise()], {"scale": [i] * 3}, **columns) for i in (1, 2)]
     with pytest.raises(ValueError, match="must say the same of the teacher"):
         load(train_file=files)
-    with pytest.raises(ValueError, match="must tell the width of the teacher's frames"):
+    with pytest.raises(ValueError, match="must show the width of the teacher's frames"):
         flat = write_shard(tmp_path / "c.parquet", [noise()], teacher_hidden_states=[[1.0, 2.0]])
         load(train_file=[flat], validation_share=0)
 
@@ -669,7 +695,7 @@ def test_the_order_of_an_epoch_is_a_permutation_drawn_from_seed_and_epoch(tmp_pa
 
 RANK_SCRIPT = """
 import json, os, sys
-import test_unlabelled_audio as t
+import test_unlabelled as t
 from pathlib import Path
 
 folder, files = Path(sys.argv[1]), [sys.argv[2]]

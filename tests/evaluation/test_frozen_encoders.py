@@ -51,7 +51,7 @@ from hear_hf import (
     HEARQuantizer,
     HEARQuantizerConfig,
 )
-from hear_hf.evaluation.frozen_encoders import FrozenEncoder, interpolate_frames
+from hear_hf.evaluation.frozen_encoders import FrozenEncoder
 from helpers import SMALL
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40, "hidden_size": 32}
@@ -355,29 +355,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 def test_a_clip_that_is_no_mono_waveform_is_refused(folders, clip):
     with pytest.raises(ValueError, match="Clip 1 must hold finite floats"):
         FrozenEncoder.from_pretrained(folders("hear"))([noise(0.1), clip], 16_000)
-
-
-# Interpolation
-
-
-def test_interpolation_keeps_a_line_where_it_was_in_time():
-    line = torch.linspace(0.05, 0.95, 10)[:, None]  # the centres of ten frames of 0.1 s
-    finer = interpolate_frames(line, 50)[:, 0]
-    centres = (torch.arange(50) + 0.5) / 50
-    torch.testing.assert_close(finer[3:-3], centres[3:-3])
-    torch.testing.assert_close(interpolate_frames(line, 5)[:, 0], (torch.arange(5) + 0.5) / 5)
-
-
-def test_interpolation_to_the_same_number_is_the_identity_and_one_frame_is_repeated():
-    states = torch.randn(7, 3)
-    assert torch.equal(interpolate_frames(states, 7), states)
-    torch.testing.assert_close(interpolate_frames(states[:1], 4), states[:1].expand(4, 3))
-
-
-@pytest.mark.parametrize("shape, num_frames", [((0, 3), 4), ((5, 3), 0), ((1, 5, 3), 4)])
-def test_interpolation_of_or_to_nothing_is_an_error(shape, num_frames):
-    with pytest.raises(ValueError, match="`states` must have shape"):
-        interpolate_frames(torch.zeros(shape), num_frames)
 
 
 def test_a_pretraining_checkpoint_of_hear_has_the_acoustic_models_states_alone(tmp_path):

@@ -14,7 +14,8 @@ from huggingface_hub import HfApi
 import finetune
 import train_quantizer
 from hear_hf import HEARFeatureExtractor
-from hear_hf.data.labelled import DataArguments, hub_datasets
+from hear_hf.data.labelled import DataArguments
+from hear_hf.data.sources import hub_datasets
 from hear_hf.sharing.models import TRAINER_DRAFT
 from helpers import noise, small_model, write_tone
 from local_hub import connect

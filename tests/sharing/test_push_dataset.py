@@ -163,6 +163,13 @@ def test_broken_clips_are_counted_named_and_refused(folder, hub, tmp_path):
     assert not hub.requests
 
 
+def test_missing_files_and_empty_rows_of_a_table_are_broken_clips(hub, tmp_path):
+    write_tone(tmp_path / "0.wav")
+    (tmp_path / "train.csv").write_text("audio,label\n0.wav,a\n,b\ngone.wav,b\n")
+    message = refused(tmp_path / "train.csv")
+    assert "2 of 3 clips cannot be decoded" in message and "clip 2 of train" in message and "gone.wav" in message
+
+
 def test_broken_clips_are_left_out_on_request(folder, hub, capsys):
     (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
     push(folder, "--skip-broken")
@@ -184,8 +191,8 @@ def test_a_dry_run_needs_neither_network_nor_token(folder, hub, monkeypatch, tmp
 
 
 def test_a_source_that_is_none_is_refused(tmp_path):
-    assert "must hold one sub-folder of audio files a class" in refused(tmp_path)
-    assert "must be an existing file" in refused(tmp_path / "absent.csv")
+    assert "must hold one sub-folder of audio files per class" in refused(tmp_path)
+    assert "absent.csv' must lead to files that end in one of" in refused(tmp_path / "absent.csv")
 
 
 def test_an_upload_that_breaks_leaves_the_repository_as_it_was(folder, hub):

@@ -1,15 +1,28 @@
-"""`examples/precompute_teacher.py`: its tables against the teacher's states, training on them, and interruptions."""
+"""`examples/precompute_teacher.py`: its tables against the teacher's states, training on them, and interruptions.
+
+And a teacher that runs beside the training against the same one's tables.
+"""
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from test_pretraining import losses, quantizer_arguments
 from transformers import AutoModelForPreTraining
 
 import precompute_teacher
 import train_quantizer
+from hear_hf import HEARFeatureExtractor
+from hear_hf.data import teacher_states
 from hear_hf.data.decoding import decode_audio
+from hear_hf.data.teacher_states import TeacherStatesArguments
+from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
 from hear_hf.evaluation.frozen_encoders import FrozenEncoder
+from hear_hf.spectrogram_hear import num_encoder_frames
+from hear_hf.training import quantization
+from hear_hf.training.pretraining import PretrainingCollator
+from hear_hf.training.quantization import load_teacher
+from hear_hf.training.teachers import TeacherArguments
 from helpers import save_wav2vec2, write_tone
 
 
@@ -49,11 +62,13 @@ def test_the_tables_hold_the_teacher_s_states_of_each_clip(clips, teacher, tmp_p
         expected = encoder([decode_audio(row["audio"], 16_000)], 16_000)[0].cpu().numpy()
         states = np.array(row["teacher_hidden_states"], np.float32).reshape(row["num_frames"], 20)
         np.testing.assert_allclose(states, expected, rtol=1e-3, atol=1e-3)
-    assert "1 clips cannot be used and have no states" in capsys.readouterr().out
+    assert "Skipped 1 clips, which cannot be used and have no states" in capsys.readouterr().out
 
 
-def test_a_quantizer_learns_from_the_tables(clips, teacher, tmp_path):
-    precompute_teacher.main(arguments(clips, teacher, tmp_path / "tables"))
+def test_a_quantizer_learns_from_the_tables(clips, teacher, tmp_path, monkeypatch):
+    """The tables lie elsewhere than the clips, which were given by a relative path."""
+    monkeypatch.chdir(clips.parent)
+    precompute_teacher.main(arguments(clips.name, teacher, tmp_path / "tables"))
     line = quantizer_arguments(clips, tmp_path / "run")
     line[:2] = ["--train_file", str(tmp_path / "tables" / "*.parquet")]
     train_quantizer.main(line)
@@ -94,7 +109,10 @@ def test_as_many_clips_of_other_names_are_refused(clips, teacher, tmp_path):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--streaming", True], "The clips must come without `streaming`"),
+        (["--streaming", True], "not used by the HfArgumentParser: .'--streaming', 'True'"),
+        (["--validation_share", 0.1], "not used by the HfArgumentParser: .'--validation_share', '0.1'"),
+        (["--teacher_file", "a.parquet"], "not used by the HfArgumentParser: .'--teacher_file', 'a.parquet'"),
+        (["--max_unusable_share", 2], "`max_unusable_share` must lie between 0 and 1, found: 2"),
         (["--batch_size", 0], "`batch_size` must be positive, found: 0"),
     ],
 )
@@ -102,6 +120,63 @@ def test_what_cannot_work_is_said_at_once(clips, teacher, tmp_path, more, messag
     with pytest.raises(ValueError, match=message):
         precompute_teacher.main(arguments(clips, teacher, tmp_path / "out", *more))
     assert not (tmp_path / "out").exists()
+
+
+def test_clips_shorter_than_asked_for_have_no_states(clips, teacher, tmp_path, capsys):
+    more = ["--min_length_seconds", 0.3, "--max_unusable_share", 0.4]
+    paths = precompute_teacher.main(arguments(clips, teacher, tmp_path, *more))
+    num_frames = [n for path in paths for n in pq.read_table(path)["num_frames"].to_pylist()]
+    assert (
+        num_frames.count(0) == 3 and "Skipped 3 clips" in capsys.readouterr().out
+    )  # 0.2 s, 0.25 s and the broken one
+
+
+def test_too_many_unusable_clips_are_an_error(clips, teacher, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"(?s)At most 10% .* found 2 of \d+ read:\n.*wav: it lasts .*less than 300.0 ms"
+    ):
+        precompute_teacher.main(arguments(clips, teacher, tmp_path, "--min_length_seconds", 0.3))
+
+
+@pytest.mark.parametrize("standardize, whitening", [(True, 1.0), (True, 0.5), (False, 1.0)])
+def test_a_teacher_beside_the_training_gives_the_targets_of_its_stored_states(
+    clips, teacher, tmp_path, standardize, whitening, monkeypatch
+):
+    """The same clips are measured (here seven of the ten), on the same grid; float16 rounds the stored states."""
+    monkeypatch.setattr(quantization, "NUM_STATISTICS_CLIPS", 7)
+    monkeypatch.setattr(teacher_states, "NUM_STATISTICS_CLIPS", 7)
+    precompute_teacher.main(arguments(clips, teacher, tmp_path))
+    shared = {"validation_share": 0.2, "max_unusable_share": 1}
+    states_args = TeacherStatesArguments(standardize_teacher=standardize, teacher_whitening=whitening)
+    sources = {"train_file": [str(tmp_path / "*.parquet")]}, {"data_dir": str(clips)}
+    (stored, held_out), (bare, held_out_bare) = (
+        load_pretraining_clips(PretrainingDataArguments(**source, **shared), 16_000, 2.0, 3, teacher_args=states_args)
+        for source in sources
+    )
+    teacher_args = TeacherArguments(teacher_name_or_path=str(teacher), teacher_layer=1)
+    running = load_teacher(teacher_args, states_args, bare, 16_000, torch.device("cpu"))
+    collator = PretrainingCollator(HEARFeatureExtractor())
+    for with_states, without in ((stored, bare), (held_out, held_out_bare)):
+        assert len(with_states) == len(without) > 1
+        batch = collator([with_states[i] for i in range(len(with_states))])
+        inputs = collator([without[i] for i in range(len(without))])
+        assert torch.equal(batch["input_values"], inputs["input_values"])
+        lengths = inputs["attention_mask"].sum(1)
+        targets = running(*inputs.values(), num_encoder_frames(lengths, 160).tolist())
+        assert targets.std() > 0.1
+        torch.testing.assert_close(targets, batch["teacher_hidden_states"], rtol=0, atol=5e-3)
+
+
+def test_a_teacher_beside_a_stream_is_measured_on_the_clips_that_stored_states_would_be(clips, teacher, tmp_path):
+    precompute_teacher.main(arguments(clips, teacher, tmp_path))
+    data_args = PretrainingDataArguments(train_file=[str(tmp_path / "*.parquet")], streaming=True)
+    states_args = TeacherStatesArguments()
+    stored, _ = load_pretraining_clips(data_args, 16_000, 2.0, teacher_args=states_args)
+    bare, _ = load_pretraining_clips(data_args, 16_000, 2.0)
+    teacher_args = TeacherArguments(teacher_name_or_path=str(teacher), teacher_layer=1)
+    running = load_teacher(teacher_args, states_args, bare, 16_000, torch.device("cpu"))
+    np.testing.assert_allclose(running.features.mean, stored.teacher.mean, atol=1e-3)
+    np.testing.assert_allclose(running.features.std, stored.teacher.std, atol=1e-3)
 
 
 def test_a_teacher_must_be_named(clips, tmp_path):

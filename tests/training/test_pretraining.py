@@ -138,9 +138,10 @@ def test_a_transformers_model_teaches(clips, tmp_path):
 def test_a_teacher_s_components_are_divided_by_a_power_of_their_deviation(whitening):
     states = torch.randn(1, 500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.5, 8.0]) + 3
     teacher = Teacher(Mock(return_value=states, hidden_size=2), SAMPLING_RATE)
-    teacher.standardize([{"input_values": np.zeros(320)}], whitening)
+    teacher.standardize([np.zeros(80_000)], whitening)
     expected = (states - states.mean(1)) / states.std(1, correction=0) ** whitening
-    torch.testing.assert_close(teacher(torch.zeros(1, 320), torch.ones(1, 320), [500]), expected)
+    expected = expected[:, ::2]  # each frame of 20 ms is centred in a frame of 10 ms of the teacher
+    torch.testing.assert_close(teacher(torch.zeros(1, 80_000), torch.ones(1, 80_000), [250]), expected)
 
 
 @pytest.fixture
@@ -194,6 +195,19 @@ def test_masked_modelling_learns(clips, quantizer, tmp_path):
     arguments[arguments.index("--max_steps") + 1] = "40"
     pretrain.main(arguments)
     assert np.mean(losses(tmp_path)[-5:]) < 0.8 * np.mean(losses(tmp_path)[:2])
+
+
+@pytest.mark.parametrize("option", ["--teacher_file", "--teacher_column_name", "--teacher_whitening"])
+def test_masked_modelling_has_no_options_of_a_teacher(clips, quantizer, tmp_path, option):
+    with pytest.raises(ValueError, match=f"not used by the HfArgumentParser: .'{option}', '0.5'"):
+        pretrain.main(pretraining_arguments(clips, quantizer, tmp_path / "run", option, "0.5"))
+
+
+def test_masked_modelling_leaves_a_teacher_s_column_alone(taught_clips, clips, quantizer, tmp_path):
+    arguments = pretraining_arguments(clips, quantizer, tmp_path / "run")
+    arguments[:2] = ["--train_file", str(taught_clips)]
+    pretrain.main(arguments)
+    assert len(losses(tmp_path / "run")) == 4
 
 
 def test_gradient_accumulation_changes_nothing(clips, quantizer, tmp_path):
@@ -269,16 +283,19 @@ def test_precomputed_codes_are_those_made_on_the_fly_where_clips_are_not_cropped
     assert losses(tmp_path / "once") == pytest.approx(losses(tmp_path / "fly"), abs=1e-6)
 
 
-def test_broken_silent_and_short_files_are_passed_over(clips, quantizer, tmp_path, caplog):
+def test_broken_silent_and_short_files_are_skipped_and_too_many_are_an_error(clips, quantizer, tmp_path, caplog):
     for file in sorted(clips.iterdir())[:8]:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "broken.wav").write_bytes(b"RIFF, but no more")
     soundfile.write(tmp_path / "silent.wav", np.zeros(8000), SAMPLING_RATE)
     soundfile.write(tmp_path / "short.wav", np.ones(300) * 0.1, SAMPLING_RATE)
     more = ["--validation_share", "0", "--max_steps", "6"]
-    pretrain.main(pretraining_arguments(tmp_path, quantizer, tmp_path / "run", *more))
+    arguments = pretraining_arguments(tmp_path, quantizer, tmp_path / "run", *more)
+    pretrain.main([*arguments, "--max_unusable_share", "0.3"])
     assert np.isfinite(losses(tmp_path / "run")).all()
-    assert "3 unusable clips were passed over" in caplog.text
+    assert "3 unusable clips were skipped" in caplog.text
+    with pytest.raises(ValueError, match="At most 10% of the clips may be unusable, found 2 of"):
+        pretrain.main([*arguments[:3], str(tmp_path / "again"), *arguments[4:]])
 
 
 def test_a_stream_is_trained_on_for_max_steps(taught_clips, clips, quantizer, tmp_path):

@@ -1,0 +1,296 @@
+"""Sources of clips, labelled or not: folders, audio files, tables and data sets of the Hub.
+
+Clips stay encoded: a column of audio holds what `decode_audio` takes, and its paths are absolute.
+"""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from ..arguments import option
+from ..markdown import code_span
+from .unusable import MAX_UNUSABLE_SHARE
+
+AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLE_SUFFIXES = [*SEPARATORS, ".json", ".jsonl", ".parquet"]
+NUM_PATHS_TRIED = 1_000  # a table may have millions
+MAX_FILE_SHARDS = 64  # of loose files as a stream: world sizes and numbers of workers usually divide it
+
+
+@dataclass
+class SourceArguments:
+    """Where clips come from: `dataset_name`, `data_dir` or `train_file`; with none of them, the spoken digits."""
+
+    dataset_name: str | None = option(default=None, help="A data set of the Hub, or a local copy of one.")
+    dataset_config_name: str | None = option(default=None, help="Its configuration, where it has several.")
+    dataset_revision: str | None = option(default=None, help="Its branch, tag or commit on the Hub.")
+    data_dir: str | None = option(default=None, help="A folder of audio files.")
+    train_file: list[str] | None = option(default=None, help="Files of the training clips.")
+    audio_column_name: str = option(default="audio", help="The column of paths, encoded bytes, or structs of both.")
+    max_train_samples: int | None = option(
+        default=None, help="Train on at most this many clips, drawn at random; by default on all."
+    )
+    max_unusable_share: float = option(
+        default=MAX_UNUSABLE_SHARE,
+        help="Fail where more than this share of the clips is broken or too short; fewer are skipped and counted.",
+    )
+
+    def __post_init__(self):
+        sources = [name for name in ("dataset_name", "data_dir", "train_file") if getattr(self, name)]
+        if len(sources) > 1:
+            raise ValueError(f"There must be one source of training clips, found: {', '.join(sources)}. Give one.")
+        if not 0 <= self.max_unusable_share <= 1:
+            raise ValueError(f"`max_unusable_share` must lie between 0 and 1, found: {self.max_unusable_share}")
+
+
+def describe_source(args: SourceArguments) -> str:
+    """Names the training data, without the folders of this machine."""
+    if args.dataset_name:
+        return code_span(args.dataset_name)
+    if args.data_dir:
+        return f"the local folder {code_span(Path(args.data_dir).name)}"
+    if args.train_file:
+        return "the local files " + ", ".join(code_span(Path(file).name) for file in args.train_file)
+    return "spoken English digits, synthesised by eSpeak NG; no voice is in two splits"
+
+
+def hub_datasets(args: SourceArguments) -> list[str] | None:
+    """Returns the training data's name on the Hub, where they are from there."""
+    if args.dataset_name is None or Path(args.dataset_name).exists():
+        return None
+    return [args.dataset_name]
+
+
+def load_from_hub(args: SourceArguments, **options: Any) -> Any:
+    """Calls `load_dataset`, and says what to do where the clips are loose files and torchcodec is missing."""
+    try:
+        return load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision, **options)
+    except ImportError as error:
+        raise ImportError(
+            f"{args.dataset_name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
+            "Install torchcodec and FFmpeg, or use the Hub's copy: --dataset_revision refs/convert/parquet"
+        ) from error
+
+
+def find_files(patterns: Iterable[str], suffixes: list[str]) -> list[Path]:
+    """
+    Finds files by their paths or by glob patterns, in the order given.
+
+    Args:
+        patterns (`Iterable[str]`): A path that exists is that file; only others are tried as patterns.
+        suffixes (`list[str]`): What the files may end in, in lower case.
+
+    Raises:
+        `ValueError`: A pattern leads to no file, or to one of another kind.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
+        found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+        files = [Path(os.path.abspath(path)) for path in found if os.path.isfile(path)]
+        wrong = [path for path in files if path.suffix.lower() not in suffixes]
+        if wrong or not files:
+            raise ValueError(
+                f"{pattern!r} must lead to files that end in one of {suffixes}, found: "
+                f"{wrong[0] if wrong else 'no file'}. Correct the path or the pattern."
+            )
+        paths += files
+    return paths
+
+
+def audio_files(folder: str | Path, recursive: bool = False) -> list[Path]:
+    """Lists the audio files in a folder, and with `recursive` those below it, in order and without hidden ones."""
+    found: list[Path] = []
+    for parent, subfolders, names in os.walk(os.path.abspath(folder)):
+        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
+
+
+def from_files(paths: list[Path], streaming: bool = False) -> Dataset | IterableDataset:
+    """Makes a data set of audio files, with the column `audio`."""
+    dataset = undecoded(Dataset.from_dict({"audio": [str(path) for path in paths]}), "audio")
+    return as_stream(dataset) if streaming else dataset
+
+
+def as_stream(dataset: Dataset) -> IterableDataset:
+    """Makes a stream of a data set of small rows."""
+    return dataset.to_iterable_dataset(num_shards=min(len(dataset), MAX_FILE_SHARDS))
+
+
+def draw(dataset: Dataset, limit: int | None, rng: np.random.Generator) -> Dataset:
+    """Draws at most `limit` clips, and keeps their order."""
+    if limit is None or limit >= len(dataset):
+        return dataset
+    return dataset.select(np.sort(rng.permutation(len(dataset))[:limit]))
+
+
+def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Dataset | IterableDataset, Path]]:
+    """
+    Reads tables, neighbours of one folder, kind and header in one call: a set may have thousands of them.
+
+    The columns of CSV and TSV files are text, without missing values: the labels "01" and "none" stay what they are.
+
+    Args:
+        paths (`list[Path]`): Files that end in one of `TABLE_SUFFIXES`.
+        streaming (`bool`, *optional*, defaults to `False`): Whether to read rows only as they are needed.
+
+    Yields:
+        Data sets in the order of the files, each with the folder that its paths are relative to.
+
+    Raises:
+        `ValueError`: There are no rows; the message names the file.
+    """
+    for (folder, suffix, header), neighbours in groupby(paths, _kind):
+        settings: dict[str, Any] = {"path": "parquet" if suffix == ".parquet" else "json"}
+        if suffix in SEPARATORS:
+            features = Features({name: Value("string") for name in header})
+            settings = {"path": "csv", "sep": SEPARATORS[suffix], "features": features, "keep_default_na": False}
+        yield _read(list(neighbours), streaming, settings), folder
+
+
+def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
+    """The folder and the suffix of a table that has rows, and the columns that a CSV or TSV file names."""
+    suffix, header, num_rows = path.suffix.lower(), (), 1
+    if suffix in SEPARATORS:
+        try:
+            first_row = pd.read_csv(path, sep=SEPARATORS[suffix], nrows=1)
+        except pd.errors.EmptyDataError as error:
+            raise _no_clips(path) from error
+        header, num_rows = tuple(first_row.columns), len(first_row)
+    elif suffix == ".parquet":
+        num_rows = pq.read_metadata(path).num_rows
+    if num_rows == 0:
+        raise _no_clips(path)
+    return path.parent, suffix, header
+
+
+def _read(paths: list[Path], streaming: bool, settings: dict[str, Any]) -> Dataset | IterableDataset:
+    files = [glob.escape(str(path)) for path in paths]  # `load_dataset` takes them for patterns
+    try:
+        dataset = load_dataset(**settings, data_files=files, split="train", streaming=streaming)
+    except DatasetGenerationError:  # their columns may differ
+        if len(paths) == 1:
+            raise
+        return concatenate_datasets([_read([path], streaming, settings) for path in paths])
+    except ValueError as error:
+        if "no data" not in str(error):  # in an empty JSON file
+            raise
+        raise _no_clips(paths[0]) from error
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
+        raise _no_clips(paths[0])
+    return dataset
+
+
+def _no_clips(path: Path) -> ValueError:
+    return ValueError(f"{path} must hold clips, found none: fill it or leave it out.")
+
+
+def column_names(dataset: Dataset | IterableDataset) -> list[str]:
+    """Lists the columns of a data set; those of the first row where a stream does not know them."""
+    return dataset.column_names or list(next(iter(dataset), {}))
+
+
+def undecoded(dataset: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
+    """Casts a column to `Audio(decode=False)`, so that its entries suit `decode_audio`."""
+    feature = (dataset.features or {}).get(column)
+    if isinstance(dataset, IterableDataset):  # a stream of paths or bytes is left alone: these suit too
+        return dataset.cast_column(column, Audio(decode=False)) if isinstance(feature, Audio) else dataset
+    if feature == Value("large_string"):  # as pandas writes; `Audio` does not take it
+        dataset = dataset.cast_column(column, Value("string"))
+    elif not isinstance(feature, Audio | dict) and feature not in (Value("string"), Value("binary")):
+        raise ValueError(
+            f"{column!r} must hold paths, bytes or structs of both, found {feature}: name another column."
+        )
+    return dataset.cast_column(column, Audio(decode=False))
+
+
+def with_absolute_paths(dataset: Dataset | IterableDataset, column: str, folder: Path) -> Dataset | IterableDataset:
+    """
+    Makes the paths in an undecoded column absolute.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): Rows of a table.
+        column (`str`): Its column of audio; empty paths become null.
+        folder (`Path`): What the paths are relative to: the table's own folder.
+
+    Raises:
+        `ValueError`: There is no audio, or none of the paths that are tried, at most `NUM_PATHS_TRIED`, leads to a
+            file: the table is in the wrong folder. A missing file among others is an unusable clip.
+    """
+    if isinstance(dataset, IterableDataset):
+        return _stream_with_absolute_paths(dataset, column, folder)
+    audio = dataset.data.column(column)
+    if pc.struct_field(audio, "bytes").null_count == audio.null_count < len(audio):  # what there is, is embedded
+        return dataset
+    audio = pa.chunked_array([_with_absolute_paths(chunk, folder) for chunk in audio.chunks])
+    if audio.null_count == len(audio):
+        raise ValueError(f"{column!r} must hold audio, found only empty rows. Name another column.")
+    paths = pc.struct_field(audio, "path").filter(pc.struct_field(audio, "bytes").is_null()).drop_null()
+    spread = np.linspace(0, max(len(paths) - 1, 0), min(NUM_PATHS_TRIED, len(paths)))
+    _check_some_exist((paths[int(index)].as_py() for index in spread), column, folder)
+    resolved = undecoded(Dataset.from_dict({column: audio}), column)
+    others = dataset.remove_columns(column)
+    return concatenate_datasets([resolved, others], axis=1) if others.column_names else resolved
+
+
+def _with_absolute_paths(chunk: pa.StructArray, folder: Path) -> pa.StructArray:
+    encoded = pc.struct_field(chunk, "bytes")
+    pairs = zip(encoded.is_null().to_pylist(), pc.struct_field(chunk, "path").to_pylist(), strict=True)
+    paths = pa.array([_absolute(path, folder) if is_file else path for is_file, path in pairs], pa.string())
+    is_empty = pc.and_(encoded.is_null(), paths.is_null())
+    return pa.StructArray.from_arrays([encoded, paths], ["bytes", "path"], mask=is_empty)
+
+
+def _absolute(path: str | None, folder: Path) -> str | None:
+    return str(folder / path) if path else None
+
+
+def _check_some_exist(paths: Iterable[str], column: str, folder: Path) -> None:
+    tried = []
+    for path in paths:
+        if os.path.isfile(path):
+            return
+        tried.append(path)
+    if tried:
+        raise ValueError(
+            f"The paths in {column!r} must lead to files, absolute or from {folder}, found no file; {len(tried)} were "
+            f"tried, the first {tried[0]}. Move the table beside its audio or correct the paths."
+        )
+
+
+def _stream_with_absolute_paths(dataset: IterableDataset, column: str, folder: Path) -> IterableDataset:
+    first = next(iter(dataset), None)
+    if first is None:
+        raise ValueError(f"Tables in {folder} must hold clips, found none: fill them or leave them out.")
+    if _is_embedded(first[column]):
+        return dataset
+    resolved = dataset.map(partial(_row_with_absolute_path, column=column, folder=folder))
+    entries = (row[column] for row in resolved.take(NUM_PATHS_TRIED))
+    _check_some_exist((audio["path"] for audio in entries if audio and not _is_embedded(audio)), column, folder)
+    return resolved
+
+
+def _row_with_absolute_path(row: dict[str, Any], column: str, folder: Path) -> dict[str, Any]:
+    audio = row[column]
+    if _is_embedded(audio):
+        return row
+    path = _absolute(audio.get("path") if isinstance(audio, dict) else audio, folder)
+    return {**row, column: None if path is None else {"bytes": None, "path": path}}
+
+
+def _is_embedded(audio: Any) -> bool:
+    return isinstance(audio, bytes) or (isinstance(audio, dict) and audio.get("bytes") is not None)
