@@ -17,7 +17,7 @@ from helpers import SMALL, small_model
 
 NUM_THREADS = min(2, torch.get_num_threads())
 # Tests below these share what is costly to make, and so a worker of pytest-xdist.
-TOGETHER = ("tests/deployment/", "tests/sharing/test_hub_loading.py", "tests/project/test_packaging.py")
+TOGETHER = ("tests/deployment/", "tests/commands/test_space_browser.py", "tests/sharing/test_hub_loading.py")
 
 
 @pytest.hookimpl(optionalhook=True)
