@@ -192,7 +192,7 @@ def test_masked_accuracy_and_the_codes_are_logged(pretrained):
 def test_masked_modelling_learns(clips, quantizer, tmp_path):
     more = ["--learning_rate", "1e-2", "--eval_strategy", "no", "--save_strategy", "no"]
     arguments = pretraining_arguments(clips, quantizer, tmp_path, *more)
-    arguments[arguments.index("--max_steps") + 1] = "40"
+    arguments[arguments.index("--max_steps") + 1] = "80"
     pretrain.main(arguments)
     assert np.mean(losses(tmp_path)[-5:]) < 0.8 * np.mean(losses(tmp_path)[:2])
 
