@@ -109,9 +109,6 @@ def test_as_many_clips_of_other_names_are_refused(clips, teacher, tmp_path):
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--streaming", True], "not used by the HfArgumentParser: .'--streaming', 'True'"),
-        (["--validation_share", 0.1], "not used by the HfArgumentParser: .'--validation_share', '0.1'"),
-        (["--teacher_file", "a.parquet"], "not used by the HfArgumentParser: .'--teacher_file', 'a.parquet'"),
         (["--max_unusable_share", 2], "`max_unusable_share` must lie between 0 and 1, found: 2"),
         (["--batch_size", 0], "`batch_size` must be positive, found: 0"),
     ],
@@ -122,13 +119,19 @@ def test_what_cannot_work_is_said_at_once(clips, teacher, tmp_path, more, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--streaming", "--validation_share", "--teacher_file"])
+def test_it_has_no_options_of_a_training(clips, teacher, tmp_path, option, capsys):
+    with pytest.raises(SystemExit):
+        precompute_teacher.main(arguments(clips, teacher, tmp_path / "out", option, 1))
+    assert f"unknown arguments: {option} 1" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_clips_shorter_than_asked_for_have_no_states(clips, teacher, tmp_path, capsys):
     more = ["--min_length_seconds", 0.3, "--max_unusable_share", 0.4]
     paths = precompute_teacher.main(arguments(clips, teacher, tmp_path, *more))
     num_frames = [n for path in paths for n in pq.read_table(path)["num_frames"].to_pylist()]
-    assert (
-        num_frames.count(0) == 3 and "Skipped 3 clips" in capsys.readouterr().out
-    )  # 0.2 s, 0.25 s and the broken one
+    assert num_frames.count(0) == 3  # 0.2 s, 0.25 s and the broken one
+    assert "Skipped 3 clips" in capsys.readouterr().out
 
 
 def test_too_many_unusable_clips_are_an_error(clips, teacher, tmp_path):
