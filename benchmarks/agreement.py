@@ -3,10 +3,10 @@
     python benchmarks/agreement.py                       # the published size: minutes, most of them for `inductor`
     python benchmarks/agreement.py --seconds 0.1 31 65   # several segments of the task model
 
-Weights are random, of a size that makes every part of the model matter. `tests/test_agreement.py` holds the bounds.
+Weights are random, of a size that makes every part of the model matter. `tests/model/test_agreement.py` holds the
+bounds.
 """
 
-import argparse
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from hear_hf import HEARConfig, HEARForAudioClassification
+from hear_hf.arguments import option, parse_arguments
 
 SAMPLING_RATE = 16_000
 
@@ -122,11 +123,16 @@ def random_clips(seconds: list[float], seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(n, generator=generator) * torch.linspace(0.02, 0.3, n) for n in lengths]
 
 
+@dataclass
+class AgreementArguments:
+    """Which clips to classify, by how large a head."""
+
+    seconds: list[float] = option(default_factory=lambda: [0.5, 3, 7, 12], help="Lengths of the clips.")
+    num_labels: int = option(default=50, help="Labels of the model.")
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[0.5, 3, 7, 12], help="Lengths of the clips.")
-    parser.add_argument("--num_labels", type=int, default=50, help="Labels of the model (default: 50).")
-    args = parser.parse_args(argv)
+    (args,) = parse_arguments(AgreementArguments, argv, __doc__)
     model, clips = random_model(num_labels=args.num_labels), random_clips(args.seconds)
     print("| what varies | largest difference of a logit, relative | the tests allow |\n|---|---|---|")
     for variation in VARIATIONS:

@@ -31,8 +31,8 @@ from hear_hf import (
     HEARForPreTraining,
     HEARQuantizer,
     HEARQuantizerConfig,
+    share_mask,
 )
-from hear_hf.masking_hear import share_mask
 from original import FrontEnd, OriginalHEAR, OriginalPretraining
 
 SAMPLING_RATE = 16_000
@@ -99,8 +99,8 @@ class HEARPretraining(nn.Module):
         self.quantizer.eval()
         with torch.no_grad(), torch.autocast(input_values.device.type, enabled=False):
             codes = self.quantizer(input_values, attention_mask).codes
-        hidden = share_mask(codes >= 0, MASK_PROB)
-        return self.model(input_values, attention_mask, mask_time_indices=hidden, labels=codes).loss
+        masked = share_mask(codes >= 0, MASK_PROB)
+        return self.model(input_values, attention_mask, mask_time_indices=masked, labels=codes).loss
 
 
 class LogMelCNN(nn.Module):

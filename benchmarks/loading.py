@@ -5,10 +5,10 @@
 Both are saved with random weights first. The two take turns, and the fastest of all rounds counts.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 
 import report
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.arguments import option, parse_arguments
 
 # By model: the module that users import, its feature extractor and its classifier.
 NAMES = {
@@ -64,10 +65,16 @@ def compare(rounds: int) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
+@dataclass
+class LoadingArguments:
+    """How often to load."""
+
+    rounds: int = option(default=5, help="Processes for each model.")
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="Processes for each model (default: 5).")
-    times = compare(parser.parse_args(argv).rounds)
+    (args,) = parse_arguments(LoadingArguments, argv, __doc__)
+    times = compare(args.rounds)
 
     print(f"\n{report.cpu_name()}, PyTorch {torch.__version__}\n")
     print("| model | import, s | from_pretrained, s | both, s |\n|---|---|---|---|")

@@ -6,16 +6,17 @@ Each length runs in a process of its own. Memory is the peak over the whole call
 model was loaded; of that, the waveform, its copy in a batch and the mask are what any model would be given.
 """
 
-import argparse
 import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.arguments import option, parse_arguments
 
 SAMPLING_RATE = 16_000
 MIB = 1024  # ru_maxrss counts KiB on Linux
@@ -42,11 +43,16 @@ def measure(minutes: float) -> tuple[float, float, float]:
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / MIB, given / MIB**2
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60], help="Lengths to classify.")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1).")
-    args = parser.parse_args()
+@dataclass
+class LongAudioArguments:
+    """How much audio to classify, on how many threads."""
+
+    minutes: list[float] = option(default_factory=lambda: [1, 10, 60], help="Lengths to classify.")
+    threads: int = option(default=1, help="CPU threads.")
+
+
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse_arguments(LongAudioArguments, argv, __doc__)
     torch.set_num_threads(args.threads)
     if len(args.minutes) == 1:
         seconds, memory, given = measure(args.minutes[0])

@@ -6,18 +6,20 @@
 Ends with an error if the memory grew by more than `--limit_mib` after the warm-up.
 """
 
-import argparse
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.arguments import command_parser, option
 
 SAMPLING_RATE = 16_000
 SECONDS = (0.02, 12.0)
@@ -69,15 +71,21 @@ def growth(samples: list[tuple[int, float]], warm_up: int) -> float:
     return statistics.median(flat[-fifth:]) - statistics.median(flat[:fifth])
 
 
+@dataclass
+class SoakArguments:
+    """How many clips to classify, by which model, and how much memory they may take."""
+
+    num_clips: int = option(default=10_000, help="Clips in all.")
+    warm_up: int = option(default=1000, help="First clips that do not count.")
+    size: Literal["small", "published"] = option(default="small", help="Size of the model.")
+    max_batch_size: int = option(default=4, help="Most clips at once.")
+    threads: int = option(default=1, help="CPU threads.")
+    limit_mib: float = option(default=16.0, help="Growth in MiB that is an error.")
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_clips", type=int, default=10_000, help="Clips in all (default: 10000).")
-    parser.add_argument("--warm_up", type=int, default=1000, help="First clips that do not count (default: 1000).")
-    parser.add_argument("--size", choices=SIZES, default="small", help="Of the model (default: small).")
-    parser.add_argument("--max_batch_size", type=int, default=4, help="Most clips at once (default: 4).")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1).")
-    parser.add_argument("--limit_mib", type=float, default=16, help="Growth that is an error (default: 16).")
-    args = parser.parse_args(argv)
+    parser = command_parser(SoakArguments, __doc__)
+    (args,) = parser.parse_args_into_dataclasses(argv)
     if args.warm_up >= args.num_clips:
         parser.error(f"--warm_up must be below --num_clips, found: {args.warm_up} and {args.num_clips}.")
     torch.set_num_threads(args.threads)

@@ -12,65 +12,86 @@ given: its feature extractor pads shorter clips and cuts longer ones. `training`
 `pretraining` one of masked audio modelling, the codes made on the way. `--compile` compiles every model.
 """
 
-import argparse
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 import report
 from contestants import CLASSIFIERS, PRETRAINERS
 from harness import Case, Settings, compete
+from hear_hf.arguments import command_parser, option
 
 QUICK = {"models": ["original", "hear"], "seconds": [1, 10], "ragged_batch_size": 0, "rounds": 2, "turn_seconds": 0.3}
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--mode", choices=["inference", "training", "pretraining"], default="inference", help="What is timed.")
-    add("--models", nargs="+", choices=CLASSIFIERS, help="The first is what ratios refer to (default: all).")
-    add("--device", choices=["cpu", "cuda"], default="cpu", help="Where the models run (default: cpu).")
-    add("--dtype", choices=["float32", "bfloat16"], default="float32", help="Of weights; in training, of autocast.")
-    add("--compile", action="store_true", help="Compile all models by torch.compile.")
-    add("--threads", nargs="+", type=num_threads, default=[1], help='CPU threads, or "all" (default: 1).')
-    add("--seconds", nargs="+", type=float, default=[1, 6, 6.1, 10, 11], help="Lengths of clips.")
-    add("--batch_sizes", nargs="+", type=int, help="Clips of each length at once (default: 1, in training 4).")
-    add(
-        "--ragged_batch_size", type=int, help="Clips of 1 to 10 s at once, 0 = none (default: 8 on a CPU's inference)."
+@dataclass
+class SpeedArguments:
+    """What to time, on which clips, and how often."""
+
+    mode: Literal["inference", "training", "pretraining"] = option(default="inference", help="What to time.")
+    models: list[str] | None = option(
+        default=None,
+        help="Models to time, all by default; ratios refer to the first.",
+        metadata={"choices": list(CLASSIFIERS)},
     )
-    add("--rounds", type=int, default=3, help="Turns of each model for each case, two if they are slow (default: 3).")
-    add("--turn_seconds", type=float, default=0.7, help="Shortest turn; it holds at least one run (default: 0.7).")
-    add("--quick", action="store_true", help="Try it out: two models, two lengths, two short rounds.")
-    add("--output_dir", type=Path, default=Path("runs/benchmark"), help="Where the results go.")
+    device: Literal["cpu", "cuda"] = option(default="cpu", help="Where the models run.")
+    dtype: Literal["float32", "bfloat16"] = option(default="float32", help="Of the weights; in training, of autocast.")
+    compile: bool = option(default=False, help="Compile all models by torch.compile.")
+    threads: list[str] = option(default_factory=lambda: ["1"], help="Numbers of CPU threads, or `all`.")
+    seconds: list[float] = option(default_factory=lambda: [1, 6, 6.1, 10, 11], help="Lengths of the clips.")
+    batch_sizes: list[int] | None = option(
+        default=None, help="Clips of each length at once; 1 by default, and 4 in training."
+    )
+    ragged_batch_size: int | None = option(
+        default=None, help="Clips of 1 to 10 s at once, 0 for none; 8 by default in inference on a CPU."
+    )
+    rounds: int = option(default=3, help="Turns of each model for each case; two if they are slow.")
+    turn_seconds: float = option(default=0.7, help="Shortest turn, which holds at least one run.")
+    quick: bool = option(default=False, help="Try it out: two models, two lengths, two short rounds.")
+    output_dir: Path = option(default=Path("runs/benchmark"), help="Where the results go.")
+
+
+def parse(argv: list[str] | None) -> SpeedArguments:
+    """Reads the options, and fills in those whose default depends on others."""
+    parser = command_parser(SpeedArguments, __doc__)
     if parser.parse_known_args(argv)[0].quick:
         parser.set_defaults(**QUICK)
-    args = parser.parse_args(argv)
+    (args,) = parser.parse_args_into_dataclasses(argv)
     contestants = PRETRAINERS if args.mode == "pretraining" else CLASSIFIERS
-    args.models = args.models or list(contestants)
-    args.batch_sizes = args.batch_sizes or [1 if args.mode == "inference" else 4]
-    if unknown := [name for name in args.models if name not in contestants]:
+    if unknown := [name for name in args.models or [] if name not in contestants]:
         parser.error(
             f"--mode {args.mode} must name models among {', '.join(contestants)}, found: {', '.join(unknown)}."
         )
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that this PyTorch can use, found none. Leave it out for the CPU.")
-    if args.ragged_batch_size is None:
-        args.ragged_batch_size = 8 if args.device == "cpu" and args.mode == "inference" else 0
-    return args
+    if wrong := [text for text in args.threads if text != "all" and not (text.isdecimal() and int(text) > 0)]:
+        parser.error(f'--threads must be positive or "all", found: {", ".join(wrong)}.')
+    return with_defaults(args, list(contestants))
+
+
+def with_defaults(args: SpeedArguments, contestants: list[str]) -> SpeedArguments:
+    ragged_batch_size = args.ragged_batch_size
+    if ragged_batch_size is None:
+        ragged_batch_size = 8 if args.device == "cpu" and args.mode == "inference" else 0
+    return replace(
+        args,
+        models=args.models or contestants,
+        batch_sizes=args.batch_sizes or [1 if args.mode == "inference" else 4],
+        ragged_batch_size=ragged_batch_size,
+    )
 
 
 def num_threads(text: str) -> int:
-    threads = torch.get_num_threads() if text == "all" else int(text)
-    if threads < 1:
-        raise argparse.ArgumentTypeError(f'must be positive or "all", found: {text}')
-    return threads
+    return torch.get_num_threads() if text == "all" else int(text)
 
 
-def cases(args: argparse.Namespace) -> list[Case]:
+def cases(args: SpeedArguments) -> list[Case]:
     """By threads, batch size and length."""
     found = []
-    for threads in dict.fromkeys(args.threads):
+    for threads in dict.fromkeys(map(num_threads, args.threads)):
         found += [Case(threads, (seconds,) * size) for size in args.batch_sizes for seconds in args.seconds]
         if args.ragged_batch_size:
             found.append(Case.ragged(threads, args.ragged_batch_size))

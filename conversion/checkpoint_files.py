@@ -1,6 +1,7 @@
-"""Reads the original's checkpoints and our folders, and refuses what is broken, missing, unknown or not finite."""
+"""Reads checkpoints of the original and converted folders; refuses what is broken, missing, unknown or not finite."""
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,10 +19,10 @@ StateDict = dict[str, torch.Tensor]
 
 
 def read_checkpoint(path: Path) -> StateDict:
-    """The state dict in a file, out of its nesting and without the prefixes of wrappers. Runs no code of the file.
+    """Reads the state dict in a file, without its nesting and the prefixes of wrappers, and runs no code of the file.
 
     Raises:
-        `ValueError`: if the file cannot be read, or holds anything but tensors by name.
+        `ValueError`: The file cannot be read, or holds anything but tensors by name.
     """
     if not path.is_file():
         raise ValueError(f"`{path}` must be a file, found: {'a folder' if path.is_dir() else 'nothing'}.")
@@ -45,7 +46,7 @@ def read_checkpoint(path: Path) -> StateDict:
 
 
 def unwrap(found):
-    """What training scripts nest under `state_dict` and the like."""
+    """Finds the state dict that training scripts nest under `state_dict` and the like."""
     for _ in range(MAX_DEPTH):
         if not isinstance(found, dict):
             break
@@ -64,16 +65,16 @@ def strip_wrappers(state_dict: StateDict) -> StateDict:
 
 
 def read_config(folder: Path) -> HEARConfig | HEARQuantizerConfig:
-    """Configuration of a folder that `save_pretrained` wrote.
+    """Reads the configuration of a folder that `save_pretrained` wrote.
 
     Raises:
-        `ValueError`: if it holds no intact model of ours, or one that the original cannot express.
+        `ValueError`: The folder holds no intact HEAR model, or one that the original cannot express.
     """
     if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
         raise ValueError(f"`{folder}` must be a folder that holds config.json and model.safetensors.")
     try:
         config_dict, _ = HEARConfig.get_config_dict(folder, local_files_only=True)
-        config_class = CONFIG_CLASSES.get(config_dict.get("model_type"))
+        config_class = CONFIG_CLASSES.get(str(config_dict.get("model_type")))
         config = config_class and config_class.from_dict(config_dict)
     except Exception as error:  # two libraries, each with errors of its own
         raise ValueError(f"`{folder}` must hold an intact model, found: {one_line(error)}") from error
@@ -89,10 +90,10 @@ def read_config(folder: Path) -> HEARConfig | HEARQuantizerConfig:
 
 
 def read_folder(folder: Path) -> tuple[HEARConfig | HEARQuantizerConfig, StateDict]:
-    """Configuration and tensors of a folder that `save_pretrained` wrote.
+    """Reads the configuration and the tensors of a folder that `save_pretrained` wrote.
 
     Raises:
-        `ValueError`: if it holds no intact model of ours, or one that the original cannot express.
+        `ValueError`: The folder holds no intact HEAR model, or one that the original cannot express.
     """
     config = read_config(folder)
     try:
@@ -101,8 +102,8 @@ def read_folder(folder: Path) -> tuple[HEARConfig | HEARQuantizerConfig, StateDi
         raise ValueError(f"`{folder}` must hold an intact model, found: {one_line(error)}") from error
 
 
-def check_names(what: str, found, expected: list[str]) -> None:
-    """Refuses missing and unexpected names, and lists them all."""
+def check_names(what: str, found: Iterable[str], expected: list[str]) -> None:
+    """Refuses missing and unexpected names, and lists all of them."""
     missing = sorted(set(expected) - set(found))
     unexpected = sorted(set(found) - set(expected))
     if missing or unexpected:
@@ -113,7 +114,7 @@ def check_names(what: str, found, expected: list[str]) -> None:
 
 
 def check_tensor(key: str, tensor: torch.Tensor) -> None:
-    """Refuses what is not dense, not of the original's dtype, or not finite."""
+    """Refuses a tensor that is not dense, not of the original's dtype, or not finite."""
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
         raise ValueError(f"`{key}` must be a dense tensor, found: {getattr(tensor, 'layout', type(tensor).__name__)}.")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
@@ -126,8 +127,8 @@ def check_tensor(key: str, tensor: torch.Tensor) -> None:
         raise ValueError(f"`{key}` must be finite, found: {num_bad} NaN or infinite of {tensor.numel()} values.")
 
 
-def check_shapes(found: StateDict, expected: dict[str, tuple[int, ...]], why: str) -> None:
-    """Refuses tensors of another shape, and lists them all."""
+def check_shapes(found: StateDict, expected: Mapping[str, tuple[int, ...] | None], why: str) -> None:
+    """Refuses tensors of another shape, and lists all of them."""
     wrong = [
         f"`{key}` must have shape {shape}, found: {tuple(found[key].shape)}"
         for key, shape in expected.items()
@@ -137,7 +138,7 @@ def check_shapes(found: StateDict, expected: dict[str, tuple[int, ...]], why: st
         raise ValueError(f"{'; '.join(wrong)}. {why}")
 
 
-def listed(keys) -> str:
+def listed(keys: Iterable[str]) -> str:
     return ", ".join(f"`{key}`" for key in keys) or "none"
 
 

@@ -1,4 +1,4 @@
-"""What a conversion found and wrote, in a report for the terminal and a model card for each folder."""
+"""What a conversion found and wrote: a report for the terminal, and a model card for each folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ classifier = pipeline("audio-classification", model="path/or/repository", trust_
 print(classifier(waveform))  # mono, floats in [-1, 1] at {sampling_rate} Hz, of any length
 ```"""
 ACOUSTIC_USAGE = """Only the acoustic model is trained. What follows it, the spectrogram mixture, the task model and
-the head, is newly initialised on loading, which transformers reports: train it first.
+the head, is newly initialised on loading, as transformers reports: fine-tune the model before you use it.
 
 ```python
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -65,19 +65,19 @@ codes = quantizer(**inputs).codes  # (1, num_frames)
 ```"""
 QUANTIZER_TRAINING_USAGE = f"""{QUANTIZER_USAGE}
 
-To go on training it, with its codebook and decoder, load it by `AutoModelForPreTraining`."""
+To train it further, with its codebook and decoder, load it by `AutoModelForPreTraining`."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do with a converted model: the next command, the card's section on its use, and its pipeline."""
+    """The next command for a converted model, the section of its card on its use, and its pipeline."""
 
     command: str
     usage: str
     pipeline_tag: str = ""
 
 
-FINETUNE = Advice("finetune.py --model_name_or_path {}", ACOUSTIC_USAGE)
+FINETUNE = Advice("finetune.py --model_name_or_path {} --acoustic_learning_rate_scale 0.1", ACOUSTIC_USAGE)
 ADVICE = {
     HEARForAudioClassification: Advice(
         "predict.py {} clip.wav", CLASSIFIER_USAGE, "pipeline_tag: audio-classification\n"
@@ -91,14 +91,14 @@ ADVICE = {
 
 @dataclass
 class ModelReport:
-    """What became of one of the models in a checkpoint.
+    """The conversion of one of the models in a checkpoint.
 
     Args:
-        layout (`Layout`): Where it lay.
+        layout (`Layout`): Where the model was.
         config (`HEARConfig` or `HEARQuantizerConfig`): The configuration that was written.
         sizes (`dict[str, int]`): The sizes that the checkpoint shows, by their names in the configuration.
-        assumptions (`list[str]`): What it does not show, and was assumed.
-        num_parameters (`int`): Learned values that were converted.
+        assumptions (`list[str]`): What the checkpoint does not show, and was assumed.
+        num_parameters (`int`): How many learned values were converted.
         output_dir (`Path`): The folder that was written.
         max_difference (`float`): Largest difference of an output after the folder was loaded again.
     """
@@ -123,12 +123,12 @@ class ModelReport:
 
 @dataclass
 class ConversionReport:
-    """What was found in a checkpoint, and what became of it.
+    """What was found in a checkpoint, and how it was converted.
 
     Args:
         kind (`Kind`): Which of the original's files it is.
-        models (`list[ModelReport]`): The models in it; the last is what it is about.
-        sha256 (`str`): Of the checkpoint.
+        models (`list[ModelReport]`): The models in it, the main one last.
+        sha256 (`str`): SHA-256 of the checkpoint.
         output_dir (`Path`): The folder that was written.
     """
 
@@ -139,7 +139,7 @@ class ConversionReport:
 
     @property
     def main(self) -> ModelReport:
-        """What became of the model that the checkpoint is about."""
+        """The conversion of the main model."""
         return self.models[-1]
 
     def __str__(self) -> str:

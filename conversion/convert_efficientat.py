@@ -5,21 +5,22 @@
 The checkpoints are assets of release v0.0.1 of https://github.com/fschmid56/EfficientAT, which also names AudioSet's
 labels, in metadata/class_labels_indices.csv. Any width will do, mn01 to mn40, also one fine-tuned to other labels. The
 folder brings its code along: load it with `trust_remote_code=True`. Nothing in the checkpoint is executed, nothing is
-downloaded, and nothing is kept that was not loaded again and found to compute what the original computes.
+downloaded, and a folder is kept only if it loads again and computes what the original computes.
 """
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from checkpoint_files import StateDict, check_names, check_shapes, check_tensor, one_line, read_checkpoint
-from convert_hear_checkpoint import check_output, put_in_place, quiet
 from efficientat_layout import original_names, original_outputs, read_sizes
 from hear_hf.arguments import command_parser, option
 from labels import label_values, read_labels
+from output_files import check_output, put_in_place, quiet
 from teacher_models import EfficientATConfig, EfficientATFeatureExtractor, EfficientATForAudioClassification
 from teacher_report import EFFICIENTAT_CARD, TeacherReport, compare
 
@@ -27,21 +28,22 @@ NUM_MEL_BINS, HOP_LENGTH = EfficientATConfig.num_mel_bins, EfficientATConfig.hop
 
 
 @dataclass
-class EfficientATArguments:
+class ConversionArguments:
     """What the checkpoint does not show, and whether to replace a folder."""
 
     labels: str | None = option(
         default=None,
-        help="Name the labels as this file does: AudioSet's class_labels_indices.csv, JSON, or text of one per line.",
+        help="Read the labels' names from a file: AudioSet's class_labels_indices.csv, JSON, or text, one per line.",
     )
     num_mel_bins: int = option(
-        default=NUM_MEL_BINS, help="Mel bins of the spectrogram: another number where the file's name says `mels`."
+        default=NUM_MEL_BINS,
+        help="Mel bins of the spectrogram. Checkpoints with `mels` in their name have another number.",
     )
     hop_length: int = option(
         default=HOP_LENGTH,
-        help="Samples between its frames: 32 per millisecond of the `hop` in the file's name, where it has one.",
+        help="Samples between two of its frames: 32 per millisecond of the `hop` in a checkpoint's name.",
     )
-    force: bool = option(default=False, help="Replace what stands at the target.")
+    force: bool = option(default=False, help="Replace what is already at the target.")
 
 
 def convert(
@@ -64,11 +66,11 @@ def convert(
         force (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not empty.
 
     Returns:
-        [`TeacherReport`]: what was found, and what became of it.
+        [`TeacherReport`]: What was found, and how it was converted.
 
     Raises:
-        `ValueError`: if the file is no EfficientAT; if something in it is missing, unknown, of another shape or dtype,
-            or not finite; if the labels do not fit; if the folder may not be written.
+        `ValueError`: The file is no EfficientAT; something in it is missing, unknown, of another shape or dtype, or
+            not finite; the labels do not fit; or the folder may not be written.
     """
     checkpoint, output_dir = Path(checkpoint).resolve(), Path(output_dir).resolve()
     check_output(output_dir, checkpoint, force)
@@ -98,7 +100,7 @@ def convert(
 
 
 def make_config(
-    sizes: dict[str, float | int], num_mel_bins: int, hop_length: int, id2label: dict[int, str] | None
+    sizes: dict[str, Any], num_mel_bins: int, hop_length: int, id2label: dict[int, str] | None
 ) -> EfficientATConfig:
     try:
         return EfficientATConfig(
@@ -114,7 +116,7 @@ def make_config(
 
 
 def to_state_dict(original: StateDict, config: EfficientATConfig) -> StateDict:
-    """The same tensors by our names, each checked."""
+    """Checks the tensors and gives them our names."""
     with torch.device("meta"):
         model = EfficientATForAudioClassification(config)
     names = original_names(model)
@@ -128,7 +130,7 @@ def to_state_dict(original: StateDict, config: EfficientATConfig) -> StateDict:
 
 @torch.no_grad()
 def verify(original: StateDict, folder: Path) -> float:
-    """Loads the folder and compares with the original's computation; returns the largest relative difference."""
+    """Loads the folder, compares it with the original's computation, and returns the largest relative difference."""
     model = EfficientATForAudioClassification.from_pretrained(folder, local_files_only=True).double().eval()
     feature_extractor = EfficientATFeatureExtractor.from_pretrained(folder, local_files_only=True)
     waveform = 0.1 * torch.randn(feature_extractor.sampling_rate, generator=torch.Generator().manual_seed(0))
@@ -140,7 +142,7 @@ def verify(original: StateDict, folder: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_parser(EfficientATArguments, __doc__)
+    parser = command_parser(ConversionArguments, __doc__)
     parser.add_argument("checkpoint", help="The original's file, such as mn04_as_mAP_432.pt.")
     parser.add_argument("output_dir", help="The folder to write.")
     args, files = parser.parse_args_into_dataclasses(argv)

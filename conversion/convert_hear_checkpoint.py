@@ -1,28 +1,37 @@
-"""Converts the original's checkpoints into folders that `from_pretrained` loads, and back.
+"""Converts checkpoints of the original code into folders that `from_pretrained` loads, and back.
 
     python conversion/convert_hear_checkpoint.py hear.pth my_hear --id2label labels.txt
     python conversion/convert_hear_checkpoint.py my_hear hear.pth --reverse
 
-Reads and writes all five files of the original: the whole classifier, the acoustic model alone, the tokenizer alone
-(our quantizer), and both training frameworks, of which that of masked pretraining holds two models: the quantizer goes
-into a sub-folder `quantizer`. All sizes come from the checkpoint; only the overlap of the windows is not in it.
-Nothing in the checkpoint is executed, nothing is downloaded, and nothing is kept that was not loaded again and found
-equal.
+The authors publish pretrained weights in https://github.com/HarunoriKawano/HEAR (MIT): the acoustic model in
+`models/acoustic_model_weight.pth`, and the tokenizer, here called quantizer, in `models/tokenizer_weight.pth`.
+Download and convert both, then fine-tune the acoustic model on your own sounds, one folder per class:
+
+    curl -LO https://github.com/HarunoriKawano/HEAR/raw/main/models/acoustic_model_weight.pth
+    curl -LO https://github.com/HarunoriKawano/HEAR/raw/main/models/tokenizer_weight.pth
+    python conversion/convert_hear_checkpoint.py acoustic_model_weight.pth hear_acoustic
+    python conversion/convert_hear_checkpoint.py tokenizer_weight.pth hear_quantizer
+    python examples/finetune.py --model_name_or_path hear_acoustic --acoustic_learning_rate_scale 0.1 --data_dir sounds
+
+The quantizer serves to pretrain the acoustic model further, on recordings of your own (`--data_dir`):
+
+    python examples/pretrain.py --model_name_or_path hear_acoustic --quantizer_name_or_path hear_quantizer
+
+All five files of the original are read and written: the whole classifier, the acoustic model alone, the tokenizer
+alone, and both training frameworks. That of masked pretraining holds two models, of which the quantizer goes into the
+sub-folder `quantizer`. All sizes are read from the checkpoint; only the overlap of the windows is not in it. Nothing
+in the checkpoint is executed, nothing is downloaded, and a folder is kept only if it loads again with equal tensors.
 """
 
-import argparse
 import hashlib
-import os
-import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from checkpoint_files import (
     StateDict,
@@ -36,9 +45,11 @@ from checkpoint_files import (
 )
 from conversion_report import ConversionReport, ModelReport
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARQuantizerConfig
+from hear_hf.arguments import command_parser, option
 from hear_hf.spectrogram_hear import HEARSpectrogram
 from labels import label_values, read_labels
 from original_layout import FRONT_END, LEADING_AXIS, WINDOW, Kind, Layout, kind_of, n_fft_at, recognise
+from output_files import check_output, put_in_place, quiet, write_checkpoint
 
 Config = HEARConfig | HEARQuantizerConfig
 
@@ -57,7 +68,7 @@ def convert(
     id2label: dict[int, str] | None = None,
     force: bool = False,
 ) -> ConversionReport:
-    """Converts one of the original's checkpoints into a folder that `from_pretrained` loads.
+    """Converts a checkpoint of the original into a folder that `from_pretrained` loads.
 
     Args:
         checkpoint (`str` or `Path`): The file that the original saved.
@@ -67,11 +78,11 @@ def convert(
         force (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not empty.
 
     Returns:
-        [`ConversionReport`]: what was found, and what became of it.
+        [`ConversionReport`]: What was found, and how it was converted.
 
     Raises:
-        `ValueError`: if the file is none of the original's; if something in it is missing, unknown, of another shape
-            or dtype, or not finite; if the labels do not fit; if the folder may not be written.
+        `ValueError`: The file is none of the original's; something in it is missing, unknown, of another shape or
+            dtype, or not finite; the labels do not fit; or the folder may not be written.
     """
     checkpoint, output_dir = Path(checkpoint).resolve(), Path(output_dir).resolve()
     check_output(output_dir, checkpoint, force)
@@ -95,7 +106,7 @@ def convert(
 def convert_model(
     original: StateDict, layout: Layout, output_dir: Path, window_overlap: int, id2label: dict[int, str] | None
 ) -> tuple[PreTrainedModel, StateDict, ModelReport]:
-    """One of the models in a checkpoint, and those of its tensors that are to be saved."""
+    """Converts one of the models in a checkpoint, and returns it with the tensors to save."""
     sizes = read_sizes(original, layout)
     config, assumptions = make_config(layout, sizes, window_overlap, id2label)
     check_shapes(original, original_shapes(layout, config), sources(sizes))
@@ -129,12 +140,13 @@ def revert(folder: str | Path, output_file: str | Path, *, force: bool = False) 
         Which of the original's files was written.
 
     Raises:
-        `ValueError`: if the folder holds no such model or one that the original cannot express, or if the file may
-            not be written.
+        `ValueError`: The folder holds no such model or one that the original cannot express, or the file may not be
+            written.
     """
     folder, output_file = Path(folder).resolve(), Path(output_file).resolve()
     if output_file.is_dir() or (output_file.exists() and not force):
-        raise ValueError(f"`{output_file}` must be new. Give another name, or --force to replace a file.")
+        found = "a folder" if output_file.is_dir() else "a file"
+        raise ValueError(f"`{output_file}` must be new, found: {found}. Give another name, or --force for a file.")
     kind = kind_of(architecture_of(read_config(folder)))
     models = [revert_model(folder, layout, kind) for layout in kind.layouts]
     check_shared([config for config, _ in models])
@@ -148,7 +160,7 @@ def revert(folder: str | Path, output_file: str | Path, *, force: bool = False) 
 
 
 def revert_model(folder: Path, layout: Layout, kind: Kind) -> tuple[Config, StateDict]:
-    """Configuration and original tensors of one of the models in a folder."""
+    """Reads one of the models in a folder: its configuration, and its tensors as the original names them."""
     place, name = folder / layout.folder, layout.architecture.__name__
     if not place.is_dir():
         raise ValueError(
@@ -174,17 +186,8 @@ def architecture_of(config: Config) -> str | None:
     return next(iter(config.architectures or ()), None)
 
 
-def check_output(output_dir: Path, checkpoint: Path, force: bool) -> None:
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"`{output_dir}` must be a folder, found: a file.")
-    if output_dir in checkpoint.parents:
-        raise ValueError(f"`{output_dir}` must not hold the checkpoint: it would be replaced with the folder.")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not force:
-        raise ValueError(f"`{output_dir}` must be new or empty. Give another name, or --force to replace it.")
-
-
 def check_contents(original: StateDict, kind: Kind) -> None:
-    """Checks the keys and the values."""
+    """Checks the keys and the values of a checkpoint."""
     tables = {theirs for theirs, _ in FRONT_END} if kind.has_front_end else set()
     pairs = [pair for layout in kind.layouts for pair in layout.pairs(layout.count_layers(original))]
     check_names(f"The {kind.name}", [key for key in original if key not in tables], [theirs for theirs, _ in pairs])
@@ -193,7 +196,7 @@ def check_contents(original: StateDict, kind: Kind) -> None:
 
 
 def check_shared(configs: list[Config]) -> None:
-    """The models of one file read the same spectra and speak of the same codes."""
+    """Refuses the models of one file if they read other spectra or predict other codes than each other."""
     for name in SHARED:
         found = {config.model_type: getattr(config, name) for config in configs}
         if len(set(found.values())) > 1:
@@ -204,7 +207,7 @@ def check_shared(configs: list[Config]) -> None:
 
 
 def read_sizes(original: StateDict, layout: Layout) -> dict[str, tuple[int, str]]:
-    """The sizes that the shapes show: field of the configuration -> its value, and the key that shows it."""
+    """Reads the sizes from the shapes: field of the configuration -> its value, and the key that shows it."""
     sizes = {name: (count, "the keys") for name, count in layout.count_layers(original).items()}
     for name, key, axis, value_of in layout.sizes:
         shape = tuple(original[key].shape)
@@ -223,8 +226,9 @@ def sources(sizes: dict[str, tuple[int, str]]) -> str:
 def make_config(
     layout: Layout, sizes: dict[str, tuple[int, str]], window_overlap: int, id2label: dict[int, str] | None
 ) -> tuple[Config, list[str]]:
-    """The configuration, and what had to be assumed for it."""
-    values = {name: value for name, (value, _) in sizes.items()} | {"window_overlap": window_overlap}
+    """Makes the configuration, and lists what had to be assumed for it."""
+    values: dict[str, Any] = {name: value for name, (value, _) in sizes.items()}
+    values["window_overlap"] = window_overlap
     assumptions = [f"window_overlap={window_overlap}, which no checkpoint shows"]
     if "sampling_rate" not in values:
         values["sampling_rate"] = 16_000
@@ -233,14 +237,15 @@ def make_config(
         values[name] = assume(values)
         assumptions.append(f"{name}={values[name]}{why}")
     values |= label_values(id2label, values.pop("num_labels", None))
+    config_class: Any = layout.architecture.config_class
     try:
-        return layout.architecture.config_class(**values), assumptions
+        return config_class(**values), assumptions
     except StrictDataclassError as error:
         raise ValueError(f"The sizes must go together, found: {one_line(error)}. {sources(sizes)}") from error
 
 
 def original_shapes(layout: Layout, config: Config) -> dict[str, tuple[int, ...]]:
-    """The shapes that the original's tensors have in a model of these sizes."""
+    """Gives the shapes of the original's tensors in a model of these sizes."""
     shapes = our_shapes(layout, config)
     return {
         theirs: (1, *shapes[ours]) if theirs in LEADING_AXIS else shapes[ours]
@@ -254,14 +259,14 @@ def our_shapes(layout: Layout, config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def front_end_tables(config: Config) -> StateDict:
-    """All tables of the front end, also those that a quantizer does not read."""
+    """Computes all tables of the front end, also those that a quantizer does not read."""
     n_fft = n_fft_at({"sampling_rate": config.sampling_rate})  # no table shows it
-    sizes = {"sampling_rate": config.sampling_rate, "num_mel_bins": config.num_mel_bins, "n_fft": n_fft}
-    return HEARSpectrogram(HEARConfig(**sizes)).tables()
+    complete = HEARConfig(sampling_rate=config.sampling_rate, num_mel_bins=config.num_mel_bins, n_fft=n_fft)
+    return HEARSpectrogram(complete).tables()
 
 
 def check_tables(original: StateDict, config: Config) -> None:
-    """The front end's tables are not stored, so they must be those that we compute."""
+    """Refuses other tables of the front end than those that we compute, since none are stored."""
     tables = front_end_tables(config)
     for theirs, name in FRONT_END:
         if theirs not in original:
@@ -280,7 +285,7 @@ def check_tables(original: StateDict, config: Config) -> None:
 def write_verified(
     converted: list[tuple[PreTrainedModel, StateDict, ModelReport]], report: ConversionReport, checkpoint: str
 ) -> None:
-    """Writes the folder and checks it."""
+    """Writes the folder, and keeps it only if its models load again as they were."""
     with put_in_place(report.output_dir) as folder:
         for model, state_dict, model_report in converted:
             place = folder / model_report.layout.folder
@@ -288,24 +293,6 @@ def write_verified(
             HEARFeatureExtractor(sampling_rate=model.config.sampling_rate).save_pretrained(place)
             model_report.max_difference = verify(model, state_dict, model_report.layout.outputs, place)
             (place / "README.md").write_text(report.model_card(model_report, checkpoint), encoding="utf-8")
-
-
-@contextmanager
-def put_in_place(output_dir: Path) -> Iterator[Path]:
-    """A folder beside `output_dir` that takes its place once all went well."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as scratch:
-        folder, replaced = Path(scratch) / output_dir.name, Path(scratch) / "replaced"
-        folder.mkdir()
-        yield folder
-        if output_dir.exists():
-            os.replace(output_dir, replaced)
-        try:
-            os.replace(folder, output_dir)
-        except OSError:
-            if replaced.exists():
-                os.replace(replaced, output_dir)
-            raise
 
 
 def verify(model: PreTrainedModel, state_dict: StateDict, outputs: tuple[str, ...], folder: Path) -> float:
@@ -330,53 +317,37 @@ def verify(model: PreTrainedModel, state_dict: StateDict, outputs: tuple[str, ..
     return difference
 
 
-def write_checkpoint(original: StateDict, output_file: Path) -> None:
-    output_file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_file.parent, prefix=f".{output_file.name}-") as scratch:
-        written = Path(scratch) / output_file.name
-        torch.save(original, written)
-        reloaded = torch.load(written, weights_only=True, map_location="cpu")
-        different = [key for key, tensor in original.items() if not torch.equal(tensor, reloaded[key])]
-        if different:
-            raise ValueError(f"The written tensors must equal the folder's, found others: {', '.join(different)}.")
-        os.replace(written, output_file)
+@dataclass
+class ConversionArguments:
+    """What the checkpoint does not show, and in which direction to convert."""
 
-
-@contextmanager
-def quiet():
-    """Without the progress bars and warnings of transformers, for which the report stands."""
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
+    window_overlap: int | None = option(
+        default=None, help="Frames that two neighbouring windows share, which no checkpoint shows. Without it, 50."
+    )
+    id2label: str | None = option(
+        default=None, help="Read the names of a classifier's labels from this file: JSON, or text with one per line."
+    )
+    reverse: bool = option(default=False, help="Convert a folder to a checkpoint of the original.")
+    force: bool = option(default=False, help="Replace what is already at the target.")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="The original's checkpoint; with --reverse, a converted folder.")
+    parser = command_parser(ConversionArguments, __doc__)
+    parser.add_argument("source", help="A checkpoint of the original; with --reverse, a converted folder.")
     parser.add_argument("target", help="The folder to write; with --reverse, the checkpoint to write.")
-    parser.add_argument("--window-overlap", type=int, help="Frames that two windows share (default: 50).")
-    parser.add_argument("--id2label", help="The labels' names: JSON, or text with one a line.")
-    parser.add_argument("--reverse", action="store_true", help="From a folder to the original's checkpoint.")
-    parser.add_argument("--force", action="store_true", help="Replace what stands at the target.")
-    args = parser.parse_args(argv)
+    args, paths = parser.parse_args_into_dataclasses(argv)
     if args.reverse and (args.window_overlap is not None or args.id2label is not None):
-        parser.error("--window-overlap and --id2label do not go with --reverse: the folder holds both already.")
+        parser.error("--window_overlap and --id2label must be left out with --reverse: the folder holds both.")
     try:
         if args.reverse:
-            kind = revert(args.source, args.target, force=args.force)
+            kind = revert(paths.source, paths.target, force=args.force)
             for name in kind.main.unsaved:
                 print(f"Left out:  {name}, which the original does not save")
-            print(f"Written:   {args.target} ({kind.name} of the original); all tensors equal the folder's")
+            print(f"Written:   {paths.target} ({kind.name} of the original); all tensors equal the folder's")
             return
         overlap = DEFAULT_OVERLAP if args.window_overlap is None else args.window_overlap
         id2label = None if args.id2label is None else read_labels(args.id2label)
-        print(convert(args.source, args.target, window_overlap=overlap, id2label=id2label, force=args.force))
+        print(convert(paths.source, paths.target, window_overlap=overlap, id2label=id2label, force=args.force))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -4,7 +4,7 @@
 
 The file lies in the PyPI package pyopen-wakeword 1.1.0; `pip install "hear_hf[conversion]"` installs what reads it.
 The folder brings its code along: load it with `trust_remote_code=True`. Nothing in the file is executed, nothing is
-downloaded, and nothing is kept that was not loaded again and found to compute what the original computes.
+downloaded, and a folder is kept only if it loads again and computes what the original computes.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from checkpoint_files import StateDict, check_shapes, check_tensor
-from convert_hear_checkpoint import check_output, put_in_place, quiet
 from hear_hf.arguments import command_parser, option
+from output_files import check_output, put_in_place, quiet
 from speech_embedding_layout import check_operators, original_embedding, read_sizes, to_state_dict
 from teacher_models import SpeechEmbeddingConfig, SpeechEmbeddingFeatureExtractor, SpeechEmbeddingModel
 from teacher_report import SPEECH_EMBEDDING_CARD, TeacherReport, compare
@@ -23,10 +23,10 @@ from tflite_file import Operator, read_operators
 
 
 @dataclass
-class SpeechEmbeddingArguments:
+class ConversionArguments:
     """Whether to replace a folder."""
 
-    force: bool = option(default=False, help="Replace what stands at the target.")
+    force: bool = option(default=False, help="Replace what is already at the target.")
 
 
 def convert(model_file: str | Path, output_dir: str | Path, *, force: bool = False) -> TeacherReport:
@@ -38,11 +38,11 @@ def convert(model_file: str | Path, output_dir: str | Path, *, force: bool = Fal
         force (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not empty.
 
     Returns:
-        [`TeacherReport`]: what was found, and what became of it.
+        [`TeacherReport`]: What was found, and how it was converted.
 
     Raises:
-        `ImportError`: if the package `tflite` is not installed.
-        `ValueError`: if the file is broken, or of another model; if the folder may not be written.
+        `ImportError`: The package `tflite` is not installed.
+        `ValueError`: The file is broken, or of another model; or the folder may not be written.
     """
     model_file, output_dir = Path(model_file).resolve(), Path(output_dir).resolve()
     check_output(output_dir, model_file, force)
@@ -74,7 +74,7 @@ def convert(model_file: str | Path, output_dir: str | Path, *, force: bool = Fal
 
 
 def check_tensors(state_dict: StateDict, config: SpeechEmbeddingConfig) -> None:
-    """Refuses weights that are not finite, or of shapes that do not follow from the sizes."""
+    """Refuses weights that are not finite, or whose shapes do not follow from the sizes."""
     with torch.device("meta"):
         expected = SpeechEmbeddingModel(config).state_dict()
     for key, tensor in state_dict.items():
@@ -85,10 +85,7 @@ def check_tensors(state_dict: StateDict, config: SpeechEmbeddingConfig) -> None:
 
 @torch.no_grad()
 def verify(operators: list[Operator], folder: Path) -> float:
-    """Loads the folder and compares a whole clip with the original's windows; returns the largest relative difference.
-
-    In float64, where only another computation can differ, whatever the weights are.
-    """
+    """Loads the folder, compares a clip with the original's windows, and returns the largest relative difference."""
     model = SpeechEmbeddingModel.from_pretrained(folder, local_files_only=True).double().eval()
     feature_extractor = SpeechEmbeddingFeatureExtractor.from_pretrained(folder, local_files_only=True)
     waveform = 0.1 * torch.randn(2 * feature_extractor.sampling_rate, generator=torch.Generator().manual_seed(0))
@@ -99,7 +96,7 @@ def verify(operators: list[Operator], folder: Path) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_parser(SpeechEmbeddingArguments, __doc__)
+    parser = command_parser(ConversionArguments, __doc__)
     parser.add_argument("model_file", help="The TensorFlow Lite file, embedding_model.tflite.")
     parser.add_argument("output_dir", help="The folder to write.")
     args, files = parser.parse_args_into_dataclasses(argv)

@@ -1,15 +1,16 @@
 """Converts SSAST-Base-Frame-400, the teacher of HEAR's quantizer, into a folder that `from_pretrained` loads.
 
     python conversion/convert_ssast_teacher.py SSAST-Base-Frame-400.pth ssast_teacher
+    python examples/train_quantizer.py --teacher_name_or_path ssast_teacher
 
 The folder is a plain AST of Transformers: it needs no code of its own, no clone of another repository and no timm. Any
-frame-based checkpoint of SSAST will do. Nothing in the checkpoint is executed, nothing is downloaded, and nothing is
-kept that was not loaded again and found to compute what the original computes.
+frame-based checkpoint of SSAST will do. Nothing in the checkpoint is executed, nothing is downloaded, and a folder is
+kept only if it loads again and computes what the original computes.
 """
 
-import argparse
 import hashlib
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from safetensors.torch import save_file
 from transformers import ASTConfig, ASTFeatureExtractor, AutoFeatureExtractor, AutoModel
 
 from checkpoint_files import StateDict, check_names, check_shapes, check_tensor, read_checkpoint
-from convert_hear_checkpoint import check_output, put_in_place, quiet
+from hear_hf.arguments import command_parser, option
+from output_files import check_output, put_in_place, quiet
 from ssast_layout import (
     LAYER_NORM_EPS,
     NUM_CLASS_TOKENS,
@@ -52,15 +54,16 @@ def convert(
     Args:
         checkpoint (`str` or `Path`): The file that the original saved after pretraining.
         output_dir (`str` or `Path`): The folder to write.
-        num_attention_heads (`int`, *optional*): No checkpoint shows it; one per 64 of the hidden size if not given.
+        num_attention_heads (`int`, *optional*): Heads per layer, which no checkpoint shows; one per 64 of the hidden
+            size by default.
         force (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not empty.
 
     Returns:
-        [`SSASTReport`]: what was found, and what became of it.
+        [`SSASTReport`]: What was found, and how it was converted.
 
     Raises:
-        `ValueError`: if the file is no frame-based SSAST; if something in it is missing, unknown, of another shape or
-            dtype, or not finite; if the folder may not be written.
+        `ValueError`: The file is no frame-based SSAST; something in it is missing, unknown, of another shape or dtype,
+            or not finite; or the folder may not be written.
     """
     checkpoint, output_dir = Path(checkpoint).resolve(), Path(output_dir).resolve()
     check_output(output_dir, checkpoint, force)
@@ -88,7 +91,7 @@ def convert(
 
 
 def check_contents(original: StateDict, left_out: dict[str, str]) -> StateDict:
-    """Checks the keys and the values, and gives the tensors that are converted."""
+    """Checks the keys and the values, and returns the tensors to convert."""
     kept = {key: tensor for key, tensor in original.items() if key not in left_out}
     if KERNEL not in kept or POSITIONS not in kept:
         found = ", ".join(f"`{part}`" for part in sorted({key.partition(".")[0] for key in original})[:20])
@@ -104,7 +107,7 @@ def check_contents(original: StateDict, left_out: dict[str, str]) -> StateDict:
 
 
 def check_patch(original: StateDict) -> None:
-    """Refuses patch-based models: their tokens are no frames. Comes first, as it is the likeliest mistake."""
+    """Refuses patch-based models, whose tokens are no frames. It comes first, as the most likely mistake."""
     shape = tuple(getattr(original[KERNEL], "shape", ()))
     num_mel_bins = read_scalar(original, "p_input_fdim")
     if len(shape) != 4 or 0 in shape:
@@ -112,7 +115,7 @@ def check_patch(original: StateDict) -> None:
     if shape[2] != num_mel_bins or shape[3] > num_mel_bins:
         raise ValueError(
             f"The SSAST must be frame-based: its patches must span all {num_mel_bins} mel bins and few frames, found "
-            f"patches of {shape[2]}x{shape[3]}. Take SSAST-Base-Frame-400, none of the patch-based (SSAST-*-Patch-*)."
+            f"patches of {shape[2]}x{shape[3]}. Take SSAST-Base-Frame-400, not a patch-based one (SSAST-*-Patch-*)."
         )
 
 
@@ -127,7 +130,7 @@ def read_scalar(original: StateDict, key: str) -> int:
 
 
 def read_sizes(original: StateDict, num_attention_heads: int | None) -> SSASTSizes:
-    """The sizes that the shapes show, and the number of heads."""
+    """Reads the sizes from the shapes, and adds the number of heads."""
     for key, num_axes in ((POSITIONS, 3), (WIDTH, 2)):
         if original[key].dim() != num_axes:
             raise ValueError(f"`{key}` must have {num_axes} axes, found the shape: {tuple(original[key].shape)}.")
@@ -163,7 +166,7 @@ def count_heads(hidden_size: int, num_attention_heads: int | None) -> int:
 
 
 def write_folder(state_dict: StateDict, sizes: SSASTSizes, folder: Path) -> None:
-    """What `save_pretrained` would write, in the names that all versions of Transformers read."""
+    """Writes what `save_pretrained` would, in the names that all versions of Transformers read."""
     config = ASTConfig(
         architectures=["ASTModel"],
         hidden_size=sizes.hidden_size,
@@ -193,9 +196,9 @@ def write_folder(state_dict: StateDict, sizes: SSASTSizes, folder: Path) -> None
 
 @torch.no_grad()
 def verify(original: StateDict, sizes: SSASTSizes, folder: Path) -> float:
-    """Loads the folder and compares with the original's computation; returns the largest relative difference.
+    """Loads the folder, compares it with the original's computation, and returns the largest relative difference.
 
-    In float64, where only another computation can differ, whatever the weights are.
+    It computes in float64, where only another computation can differ, whatever the weights are.
     """
     model, info = AutoModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     strays = [key for name in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[name]]
@@ -215,21 +218,29 @@ def verify(original: StateDict, sizes: SSASTSizes, folder: Path) -> float:
     if not difference <= TOLERANCE:
         raise ValueError(
             f"The folder must compute what the checkpoint does, found a relative difference of {difference:.1e}. "
-            "Nothing was written; please report it with the version of Transformers."
+            "Nothing was written. Please report it with the version of Transformers."
         )
     return difference
 
 
+@dataclass
+class ConversionArguments:
+    """What the checkpoint does not show, and whether to replace a folder."""
+
+    num_attention_heads: int | None = option(
+        default=None, help="Heads per layer, which no checkpoint shows. Without it, one per 64 of the hidden size."
+    )
+    force: bool = option(default=False, help="Replace what is already at the target.")
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(ConversionArguments, __doc__)
     parser.add_argument("checkpoint", help="The original's file, SSAST-Base-Frame-400.pth.")
     parser.add_argument("output_dir", help="The folder to write.")
-    parser.add_argument("--num-attention-heads", type=int, help="Heads of a layer (default: one per 64 of the size).")
-    parser.add_argument("--force", action="store_true", help="Replace what stands at the target.")
-    args = parser.parse_args(argv)
+    args, paths = parser.parse_args_into_dataclasses(argv)
     try:
         heads = args.num_attention_heads
-        print(convert(args.checkpoint, args.output_dir, num_attention_heads=heads, force=args.force))
+        print(convert(paths.checkpoint, paths.output_dir, num_attention_heads=heads, force=args.force))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

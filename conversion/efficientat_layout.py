@@ -6,6 +6,8 @@ layers are numbered within `nn.Sequential`s.
 Shapes: B batch, C channels, M mel bins, T frames.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -15,13 +17,13 @@ from teacher_models.modeling_efficientat import BLOCKS, EfficientATBlock, Effici
 
 STEM, LAST = "features.0", f"features.{len(BLOCKS) + 1}"
 HEAD, LOGITS = "classifier.2", "classifier.5"
-BATCH_NORM_EPS = 1e-3
+BATCH_NORM, BATCH_NORM_EPS = ("running_mean", "running_var", "weight", "bias"), 1e-3
 REFERENCE_WIDTH = 1280  # of the classification head of mn10, a multiple of 8 in every published size
-TWO_SQUEEZE_LAYERS = {"squeeze": "conc_se_layers.0.fc1", "excite": "conc_se_layers.0.fc2"}
+SQUEEZE_EXCITATION = {"squeeze": "conc_se_layers.0.fc1", "excite": "conc_se_layers.0.fc2"}
 
 
 def original_names(model: EfficientATForAudioClassification) -> dict[str, str]:
-    """Our tensors -> the original's."""
+    """Names each of our tensors as the original does."""
     modules = {"classifier.dense": HEAD, "classifier.out_proj": LOGITS}
     for i, layer in enumerate(model.efficientat.layers):
         ours, theirs = f"efficientat.layers.{i}", f"features.{i}"
@@ -36,22 +38,22 @@ def convolution_names(ours: str, theirs: str) -> dict[str, str]:
 
 
 def block_names(block: EfficientATBlock, ours: str, theirs: str) -> dict[str, str]:
-    """The original counts the parts that a block has."""
-    names = {}
+    """Counts the parts that a block has, as the original does."""
+    names: dict[str, str] = {}
     for position, (part, module) in enumerate(block.named_children()):
         place = f"{theirs}.block.{position}"
         if isinstance(module, EfficientATConvolution):
             names |= convolution_names(f"{ours}.{part}", place)
         else:
-            names |= {f"{ours}.{part}.{name}": f"{place}.{layer}" for name, layer in TWO_SQUEEZE_LAYERS.items()}
+            names |= {f"{ours}.{part}.{name}": f"{place}.{layer}" for name, layer in SQUEEZE_EXCITATION.items()}
     return names
 
 
-def read_sizes(original: StateDict) -> dict[str, float | int]:
-    """The sizes that the shapes show, by their names in the configuration.
+def read_sizes(original: StateDict) -> dict[str, Any]:
+    """Reads the sizes that the shapes show, by their names in the configuration.
 
     Raises:
-        `ValueError`: if it is no EfficientAT with the published head.
+        `ValueError`: The checkpoint is no EfficientAT with the published head.
     """
     shapes = {name: tuple(getattr(original.get(f"{name}.weight"), "shape", ())) for name in (HEAD, LOGITS)}
     if f"{STEM}.0.weight" not in original or any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
@@ -65,7 +67,7 @@ def read_sizes(original: StateDict) -> dict[str, float | int]:
 
 
 def original_outputs(original: StateDict, log_mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Does what the original's forward pass does, from its own tensors.
+    """Computes what the original's forward pass does, from its own tensors.
 
     Args:
         original (`dict[str, torch.Tensor]`): The checkpoint's tensors.
@@ -79,8 +81,8 @@ def original_outputs(original: StateDict, log_mel: torch.Tensor) -> tuple[torch.
         kernel = original[f"{name}.0.weight"]
         groups = x.shape[1] // kernel.shape[1]
         x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2, groups=groups)
-        statistics = [original[f"{name}.1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
-        return activation(F.batch_norm(x, *statistics, eps=BATCH_NORM_EPS))
+        mean, var, weight, bias = (original[f"{name}.1.{key}"] for key in BATCH_NORM)
+        return activation(F.batch_norm(x, mean, var, weight, bias, eps=BATCH_NORM_EPS))
 
     def linear(name: str, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, original[f"{name}.weight"], original[f"{name}.bias"])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 
 def label_values(id2label: dict[int, str] | None, num_labels: int | None) -> dict:
+    """Makes the configuration's fields on labels, after checking that the names fit a checkpoint of so many."""
     if id2label is None:
         return {} if num_labels is None else {"num_labels": num_labels}
     if num_labels is None:
-        raise ValueError("`id2label` must be left out: this checkpoint has no labels.")
+        raise ValueError("`id2label` must be left out, found names: this checkpoint has no labels.")
     if sorted(id2label) != list(range(num_labels)):
         raise ValueError(
             f"`id2label` must name labels 0 to {num_labels - 1}, {num_labels} in all, found {len(id2label)}: "
@@ -28,10 +29,10 @@ def shortened(indices: list[int]) -> str:
 
 
 def read_labels(path: str | Path) -> dict[int, str]:
-    """Labels from JSON, {"0": "dog"} or a list, from AudioSet's class_labels_indices.csv, or from text, one per line.
+    """Reads labels from JSON, {"0": "dog"} or a list, AudioSet's class_labels_indices.csv, or text of one per line.
 
     Raises:
-        `ValueError`: if the file is none of these.
+        `ValueError`: The file is none of these.
     """
     path = Path(path)
     try:
@@ -55,7 +56,7 @@ def read_labels(path: str | Path) -> dict[int, str]:
 
 
 def read_table(path: Path, text: str) -> dict[int, str]:
-    """Labels from a table with the columns `index` and `display_name`."""
+    """Reads labels from a table with the columns `index` and `display_name`."""
     rows = list(csv.DictReader(io.StringIO(text)))
     try:
         return {int(row["index"]): row["display_name"].strip() for row in rows}

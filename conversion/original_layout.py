@@ -1,4 +1,4 @@
-"""What the original's checkpoint files hold, key by key, and where it goes in `hear_hf`.
+"""What the checkpoint files of the original hold, key by key, and where it goes in `hear_hf`.
 
 The original is https://github.com/HarunoriKawano/HEAR. Each table lists (original, ours) in the original's order; a
 row that ends `.*` stands for a weight and a bias.
@@ -100,7 +100,7 @@ DECODER_SIZES = (
 
 
 def encoder_sizes(prefix: str) -> tuple[tuple, ...]:
-    """What an acoustic model below `prefix` shows."""
+    """Lists the sizes that an acoustic model below `prefix` shows."""
     layer = f"{prefix}contextual_encoder.layers.0"
     return (
         ("hidden_size", f"{prefix}feature_extractor.conv.weight", 0, int),
@@ -122,8 +122,8 @@ class Part:
 
     Args:
         keys (`tuple`): Table of (original, ours); rows with `{layer}` stand for every layer.
-        theirs (`str`): What stands before the original's.
-        ours (`str`): What stands before ours.
+        theirs (`str`): Prefix of the original's keys.
+        ours (`str`): Prefix of ours.
         num_layers (`str`): Field of the configuration that counts the layers.
     """
 
@@ -140,13 +140,13 @@ class Part:
         return [(self.theirs + a, self.ours + b) for a, b in expand(self.keys, counts.get(self.num_layers, 1))]
 
     def count_layers(self, keys: Iterable[str]) -> int:
-        """Layers that the original's keys show, at least one."""
+        """Counts the layers that the original's keys show, at least one."""
         layer = re.compile(re.escape(self.theirs) + r"layers\.([0-9]+)\.")
         return max(1, len({match.group(1) for match in map(layer.match, keys) if match}))
 
 
 def encoder(theirs: str, ours: str = "acoustic_model.") -> tuple[Part, Part]:
-    """An acoustic model, or a tokenizer's encoder."""
+    """Lays out an acoustic model, or a tokenizer's encoder."""
     return (
         Part(FEATURE_ENCODER, theirs + "feature_extractor.", ours + "feature_encoder."),
         Part(LAYERS, theirs + "contextual_encoder.", ours),
@@ -155,17 +155,17 @@ def encoder(theirs: str, ours: str = "acoustic_model.") -> tuple[Part, Part]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One of our models, and where it lies in a file of the original.
+    """One of our models, and where it is in a file of the original.
 
     Args:
         architecture (`type`): Our class.
         parts (`tuple[Part, ...]`): Its tensors.
         sizes (`tuple`): Sizes that they show.
-        assumed (`tuple`): What they do not show: field, sizes -> value, and what to say of it.
-        outputs (`tuple[str, ...]`): Its outputs that rest on these tensors alone.
+        assumed (`tuple`): Sizes that they do not show: field, sizes -> value, and what the report says of it.
+        outputs (`tuple[str, ...]`): Its outputs that depend on these tensors alone.
         unsaved (`tuple[str, ...]`): State of ours that the original does not save.
-        is_complete (`bool`): Whether these are all of its tensors; else the rest is newly initialised on loading.
-        folder (`str`): Where it is written, below the folder of the conversion.
+        is_complete (`bool`): Whether these are all of its tensors. Otherwise the rest is newly initialised on loading.
+        folder (`str`): The sub-folder of the conversion's folder that it is written to.
     """
 
     architecture: type[HEARPreTrainedModel]
@@ -178,7 +178,7 @@ class Layout:
     folder: str = ""
 
     def pairs(self, counts: Mapping[str, int]) -> list[tuple[str, str]]:
-        """All (original, ours) keys of a model of so many layers, in the original's order.
+        """Lists all (original, ours) keys of a model of so many layers, in the original's order.
 
         Args:
             counts (`dict[str, int]`): Numbers of layers by their fields of the configuration.
@@ -196,7 +196,7 @@ class Kind:
     Args:
         name (`str`): What it is.
         mark (`str`): First component of its keys that no other kind has.
-        layouts (`tuple[Layout, ...]`): The models in it, in the original's order; the last is what it is about.
+        layouts (`tuple[Layout, ...]`): The models in it, in the original's order, the main one last.
         has_front_end (`bool`): Whether it stores the front end's tables.
     """
 
@@ -211,7 +211,7 @@ class Kind:
 
 
 def n_fft_at(sizes: dict) -> int:
-    """The resolution that 1024 gives at 16 kHz, or finer."""
+    """Picks the resolution in Hz that 1024 gives at 16 kHz, or a finer one."""
     return 1024 << (-(-sizes["sampling_rate"] // 16_000) - 1).bit_length()
 
 
@@ -224,7 +224,7 @@ NO_DECODER = (
 TEMPERATURE = (
     "gumbel_temperature",
     lambda sizes: HEARQuantizerConfig.gumbel_temperature,
-    ", from which it falls anew (num_updates=0), as the original does not save how far it had fallen",
+    ", from which it falls again (num_updates=0), as the original does not save how far it had fallen",
 )
 TASK_HEADS = (
     "task_num_attention_heads",
@@ -234,7 +234,7 @@ TASK_HEADS = (
 
 
 def quantizer(theirs: str, **options) -> Layout:
-    """The tokenizer below a prefix."""
+    """Lays out the tokenizer below a prefix."""
     return Layout(
         architecture=HEARQuantizer,
         parts=(*encoder(f"{theirs}encoder."), Part((("linear.*", "code_head.*"),), theirs)),
@@ -315,10 +315,10 @@ KINDS = (CLASSIFIER, PRETRAINING, TOKENIZER_TRAINING, TOKENIZER, ACOUSTIC)
 
 
 def expand(table: tuple[tuple[str, str], ...], num_layers: int) -> list[tuple[str, str]]:
-    """Repeats each run of rows with `{layer}` for every layer, and gives each `.*` its weight and its bias."""
+    """Repeats each run of rows with `{layer}` for every layer, and turns each `.*` into a weight and a bias."""
     pairs = []
-    for is_layer, rows in groupby(table, key=lambda row: "{layer}" in row[0]):
-        rows = list(rows)
+    for is_layer, group in groupby(table, key=lambda row: "{layer}" in row[0]):
+        rows = list(group)
         for layer in range(num_layers if is_layer else 1):
             pairs += [(theirs.format(layer=layer), ours.format(layer=layer)) for theirs, ours in rows]
     ends = {True: (".weight", ".bias"), False: ("",)}
@@ -330,10 +330,10 @@ def expand(table: tuple[tuple[str, str], ...], num_layers: int) -> list[tuple[st
 
 
 def recognise(keys: Iterable[str]) -> Kind:
-    """Tells by the keys which file of the original this is.
+    """Recognises by its keys which file of the original this is.
 
     Raises:
-        `ValueError`: if it is none of them.
+        `ValueError`: It is none of them.
     """
     parts = {key.partition(".")[0] for key in keys}
     for kind in KINDS:
@@ -347,10 +347,10 @@ def recognise(keys: Iterable[str]) -> Kind:
 
 
 def kind_of(architecture: str | None) -> Kind:
-    """Which file of the original a model of ours, by the name of its class, goes back to.
+    """Finds the file of the original for a model of ours, by the name of its class.
 
     Raises:
-        `ValueError`: if there is none for it.
+        `ValueError`: There is none for it.
     """
     kinds = {kind.main.architecture.__name__: kind for kind in KINDS}
     if architecture not in kinds:

@@ -4,6 +4,8 @@ The original is a TensorFlow Lite file for one window of 76 spectrogram frames: 
 have shape (out_channels, time, frequency, in_channels).
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -17,7 +19,7 @@ ACTIVATION = (f"LEAKY_RELU {NEGATIVE_SLOPE:g}", f"MAXIMUM {ACTIVATION_FLOOR:g}")
 
 
 def describe(operator: Operator) -> str:
-    """An operator without its weights, sizes as time x frequency: `CONV_2D 1x3 SAME`, `MAX_POOL_2D 2x2`."""
+    """Words an operator without its weights, sizes as time x frequency: `CONV_2D 1x3 SAME`, `MAX_POOL_2D 2x2`."""
     options, values = operator.options, [value.tolist() for value in operator.constants if value.size < 16]
     match operator.kind:
         case "CONV_2D" if len(operator.constants) == 2 and operator.constants[0].ndim == 4:
@@ -36,12 +38,12 @@ def describe(operator: Operator) -> str:
     return " ".join([operator.kind, *details])
 
 
-def unusual(options: dict[str, float], usual: dict[str, float]) -> list[str]:
+def unusual(options: dict[str, Any], usual: dict[str, int]) -> list[str]:
     return [f"{name}={options[name]}" for name, value in usual.items() if options[name] != value]
 
 
 def expected_operators() -> list[str]:
-    """The chain of every model of this layout, as `describe` words it."""
+    """Makes the chain of every model of this layout, as `describe` words it."""
     expected = ["PAD [[0, 0], [0, 0], [1, 1], [0, 0]]"]
     for kernels, (time, frequency) in STAGES:
         for kernel in kernels:
@@ -55,7 +57,7 @@ def describe_kernel(kernel: tuple[int, int], padding: str) -> str:
 
 
 def check_operators(operators: list[Operator]) -> None:
-    """Refuses another model, and names the first operator that differs."""
+    """Refuses another model, and says which operator differs first."""
     expected, found = expected_operators(), [describe(operator) for operator in operators]
     for position, (wanted, given) in enumerate(zip(expected, found, strict=False)):
         if wanted != given:
@@ -67,7 +69,7 @@ def check_operators(operators: list[Operator]) -> None:
 
 
 def to_state_dict(operators: list[Operator]) -> StateDict:
-    """The weights by our names, as PyTorch orders their axes: (out, in, time, frequency)."""
+    """Gives the weights our names, and their axes PyTorch's order: (out, in, time, frequency)."""
     names = [f"stages.{i}.convolutions.{j}" for i, (kernels, _) in enumerate(STAGES) for j in range(len(kernels))]
     convolutions = [operator.constants for operator in operators if operator.kind == "CONV_2D"]
     state_dict = {}
@@ -78,13 +80,13 @@ def to_state_dict(operators: list[Operator]) -> StateDict:
 
 
 def read_sizes(state_dict: StateDict) -> dict:
-    """The sizes that the shapes show, by their names in the configuration."""
+    """Reads the sizes that the shapes show, by their names in the configuration."""
     stages = [state_dict[f"stages.{i}.convolutions.0.bias"].numel() for i in range(len(STAGES))]
     return {"conv_dim": stages, "hidden_size": state_dict["output.bias"].numel()}
 
 
 def original_embedding(operators: list[Operator], log_mel: torch.Tensor) -> torch.Tensor:
-    """Does what the operators say, one after another.
+    """Computes what the operators say, one after another.
 
     Args:
         operators (`list[Operator]`): The chain.

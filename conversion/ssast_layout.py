@@ -1,4 +1,4 @@
-"""What the checkpoints of SSAST hold, where it goes in Transformers' AST, and what the original computes with it.
+"""What the checkpoints of SSAST hold, where it goes in Transformers' AST, and what the original computes from it.
 
 The original is https://github.com/YuanGongND/ssast, a distilled vision transformer of timm 0.4.5 on spectrograms. Our
 names are those of AST checkpoints on the Hub, which every version of Transformers reads.
@@ -7,6 +7,7 @@ Shapes: B batch, M mel bins, P frames of a patch, T positions, N = 2 + T tokens,
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ OUTSIDE = "outside of the transformer `v`, so no part of its hidden states"
 
 @dataclass(frozen=True)
 class SSASTSizes:
-    """All that is needed to build the model. The shapes show it, but for the number of heads."""
+    """All that is needed to build the model. The shapes show all of it but the number of heads."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -61,22 +62,22 @@ class SSASTSizes:
 
     @property
     def patch(self) -> str:
-        """Frequency by time, as the original writes it."""
+        """The patch's size, frequency by time, as the original writes it."""
         return f"{self.num_mel_bins}x{self.patch_frames}"
 
     @property
     def input_frames(self) -> int:
-        """Spectrogram frames of 10 ms that the model reads at once."""
+        """How many spectrogram frames of 10 ms the model reads at once."""
         return self.num_positions * self.patch_frames
 
     @property
     def max_length(self) -> int:
-        """Frames that AST's square kernel needs to stand at every position."""
+        """How many frames AST's square kernel needs to reach every position."""
         return self.input_frames + self.num_mel_bins - self.patch_frames
 
 
-def find_left_out(keys) -> dict[str, str]:
-    """The keys that have no place in our model, and why."""
+def find_left_out(keys: Iterable[str]) -> dict[str, str]:
+    """Finds the keys that have no place in our model, and says why."""
     left_out = {}
     for key in keys:
         reason = next((reason for prefix, reason in LEFT_OUT.items() if key.startswith(prefix)), None)
@@ -85,15 +86,15 @@ def find_left_out(keys) -> dict[str, str]:
     return left_out
 
 
-def count_layers(keys) -> int:
-    """Blocks of the transformer, at least one."""
+def count_layers(keys: Iterable[str]) -> int:
+    """Counts the blocks of the transformer, at least one."""
     blocks = (re.match(r"v\.blocks\.([0-9]+)\.", key) for key in keys)
     return max(1, len({match.group(1) for match in blocks if match}))
 
 
 def targets(num_layers: int) -> dict[str, tuple[tuple[str, ...], str]]:
-    """The original's tensor -> ours, which are several where it is stacked, and its shape in letters."""
-    found = {theirs: ((ours,), shape) for theirs, ours, shape in EMBEDDINGS}
+    """Maps each of the original's tensors to ours, several where it is stacked, and to its shape in letters."""
+    found: dict[str, tuple[tuple[str, ...], str]] = {theirs: ((ours,), shape) for theirs, ours, shape in EMBEDDINGS}
     for layer in range(num_layers):
         for theirs, ours, shape in BLOCK:
             for kind, letters in (("weight", shape), ("bias", shape[:1])):
@@ -103,7 +104,7 @@ def targets(num_layers: int) -> dict[str, tuple[tuple[str, ...], str]]:
 
 
 def original_shapes(sizes: SSASTSizes) -> dict[str, tuple[int, ...]]:
-    """The shapes that the original's tensors have in a model of these sizes."""
+    """Gives the shapes of the original's tensors in a model of these sizes."""
     values = {
         "1": 1,
         "D": sizes.hidden_size,
@@ -118,8 +119,8 @@ def original_shapes(sizes: SSASTSizes) -> dict[str, tuple[int, ...]]:
 
 
 def to_ast(original: StateDict, sizes: SSASTSizes) -> StateDict:
-    """The same model in AST's names and shapes."""
-    converted = {}
+    """Renames and reshapes the tensors to AST's."""
+    converted: StateDict = {}
     for theirs, (ours, _) in targets(sizes.num_hidden_layers).items():
         parts = original[theirs].chunk(len(ours))
         converted.update((name, part.clone().contiguous()) for name, part in zip(ours, parts, strict=True))
@@ -130,12 +131,12 @@ def to_ast(original: StateDict, sizes: SSASTSizes) -> StateDict:
 
 
 def original_hidden_states(original: StateDict, input_values: torch.Tensor, sizes: SSASTSizes) -> torch.Tensor:
-    """What HEAR's teacher gives: the states behind the final norm, without the class tokens.
+    """Computes what HEAR's teacher gives: the states behind the final norm, without the class tokens.
 
     Args:
         original (`dict[str, torch.Tensor]`): The checkpoint's tensors.
         input_values (`torch.Tensor` of shape `(batch_size, input_frames, num_mel_bins)`): Normalised spectrograms.
-        sizes (`SSASTSizes`): Of the model.
+        sizes (`SSASTSizes`): The model's sizes.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_positions, hidden_size)`.

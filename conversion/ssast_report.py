@@ -1,4 +1,4 @@
-"""What a conversion of SSAST found and wrote, in a report for the terminal and a model card for the folder."""
+"""What a conversion of SSAST found and wrote: a report for the terminal, and a model card for the folder."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ tags:
 | SHA-256 | `{sha256}` |
 | Licence | BSD-3-Clause, Copyright (c) 2022, Yuan Gong |
 
-Pass the [text of the licence](https://github.com/YuanGongND/ssast/blob/main/LICENSE) on with this folder.
+Share the folder only with the [text of the licence](https://github.com/YuanGongND/ssast/blob/main/LICENSE).
 
 ## Use
 
@@ -48,23 +48,23 @@ hidden_states = model(**inputs).last_hidden_state[:, {num_class_tokens}:]  # one
 
 - The model reads {input_frames} frames of 10 ms at once ({seconds:.2f} s) and gives {num_positions} states. A shorter
   clip is padded with zeros behind its spectrogram: keep the states of the clip itself. Give a longer one in parts.
-  `FrozenEncoder` in `examples/frozen_features.py` does both.
+  `FrozenEncoder` in `hear_hf.evaluation.frozen_encoders` does both.
 - The spectrogram is Kaldi's: {num_mel_bins} mel bins, Hann window, no dither, (x + 4.2677393) / (2 * 4.5689974).
-- Patches of AST are square in Transformers. Of these ({square}), all columns are zero but the first {patch_frames}:
-  exactly the original's {patch}. So the input has {max_length} frames, the last {num_ignored} of which change nothing.
+- Transformers' AST has square patches. In these ({square}), all columns but the first {patch_frames} are zero, which
+  makes them the original's {patch}. So the input has {max_length} frames; the last {num_ignored} change nothing.
 """
 
 
 @dataclass
 class SSASTReport:
-    """What was found in a checkpoint, and what became of it.
+    """What was found in a checkpoint, and how it was converted.
 
     Args:
-        sizes (`SSASTSizes`): Of the model.
+        sizes (`SSASTSizes`): The model's sizes.
         heads_are_assumed (`bool`): Whether the number of heads was inferred from the hidden size.
         left_out (`dict[str, str]`): Keys that were not converted, and why.
-        num_parameters (`int`): Learned values that were converted.
-        sha256 (`str`): Of the checkpoint.
+        num_parameters (`int`): How many learned values were converted.
+        sha256 (`str`): SHA-256 of the checkpoint.
         output_dir (`Path`): The folder that was written.
         max_difference (`float`): Largest difference from the original's hidden states, relative to the largest state.
     """
@@ -111,7 +111,7 @@ class SSASTReport:
 
 
 def top_level(key: str) -> str:
-    """`v.head.weight` -> `v.head.*`, `cpredlayer.0.weight` -> `cpredlayer.*`."""
+    """Shortens a key: `v.head.weight` -> `v.head.*`, `cpredlayer.0.weight` -> `cpredlayer.*`."""
     parts = key.split(".")
     depth = 2 if parts[0] == "v" else 1
     return ".".join(parts[:depth]) + (".*" if len(parts) > depth else "")

@@ -1,4 +1,4 @@
-"""What a conversion of a teacher found and wrote, in a report for the terminal and a model card for the folder."""
+"""Reports what a conversion of a teacher found and wrote, in the terminal and in the folder's model card."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ is the same alone and in a padded batch.
 
 @dataclass
 class TeacherReport:
-    """What was found in a checkpoint, and what became of it.
+    """What was found in a checkpoint, and how it was converted.
 
     Args:
         found (`str`): What the checkpoint is.
@@ -132,10 +132,12 @@ class TeacherReport:
 
 
 def compare(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference relative to the largest value, in float64, where only another computation can differ.
+    """Measures the largest difference, relative to the largest value.
+
+    Compare in float64, where only another computation can differ, whatever the weights are.
 
     Raises:
-        `ValueError`: if it is more than rounding.
+        `ValueError`: It is more than rounding.
     """
     if found.shape != expected.shape:
         raise ValueError(
@@ -145,6 +147,6 @@ def compare(found: torch.Tensor, expected: torch.Tensor) -> float:
     if not difference <= TOLERANCE:
         raise ValueError(
             f"The folder must compute what the checkpoint does, found a relative difference of {difference:.1e}. "
-            "Nothing was written; please report it with the version of Transformers."
+            "Nothing was written. Please report it with the version of Transformers."
         )
     return difference

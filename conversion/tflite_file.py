@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,20 +29,20 @@ class Operator:
     Args:
         kind (`str`): Its name in the schema, for example `CONV_2D`.
         constants (`tuple[np.ndarray, ...]`): Its other inputs.
-        options (`dict[str, float]`): Those of `OPTIONS`.
+        options (`dict[str, Any]`): Those of `OPTIONS`.
     """
 
     kind: str
     constants: tuple[np.ndarray, ...] = ()
-    options: dict[str, float] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def read_operators(path: Path) -> list[Operator]:
-    """The steps from the one input to the one output of a model.
+    """Reads the steps from the one input of a model to its one output.
 
     Raises:
-        `ImportError`: if the package `tflite` is not installed.
-        `ValueError`: if the file cannot be read, or is no chain of operators with float32 constants.
+        `ImportError`: The package `tflite` is not installed.
+        `ValueError`: The file cannot be read, or is no chain of operators with float32 constants.
     """
     require("conversion/convert_speech_embedding.py", "conversion", "tflite")
     if not path.is_file():

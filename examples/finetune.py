@@ -14,13 +14,13 @@ from hear_hf.data.augmentation import AugmentationArguments
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.data.preparation import prepare_clips
 from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer
-from hear_hf.training.reports import report
+from hear_hf.training.reports import report_classifier
 from hear_hf.training.runs import last_checkpoint, start
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments)
-    model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv)
+    model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv, __doc__)
     start(training_args)
 
     with training_args.main_process_first(desc="loading the clips"):
@@ -36,8 +36,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     clips = prepare_clips(dataset[split], trainer.processing_class.sampling_rate)
     prediction = trainer.predict(clips, metric_key_prefix=split)
     trainer.save_metrics(split, prediction.metrics)
+
     if trainer.is_world_process_zero():
-        report(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
+        report_classifier(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
     if training_args.push_to_hub:
         trainer.push_to_hub()
     return prediction.metrics

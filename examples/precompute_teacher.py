@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     if data_args.streaming:
         raise ValueError("The clips must come without `streaming`: give the tables of a large set one after another.")
     clips, _ = load_unlabelled_audio(replace(data_args, validation_share=0.0))
-    encoder = FrozenEncoder(
+    encoder = FrozenEncoder.from_pretrained(
         teacher_args.teacher_name_or_path,
         layer=teacher_args.teacher_layer,
         revision=teacher_args.teacher_revision,

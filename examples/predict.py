@@ -2,23 +2,32 @@
 
     python examples/predict.py runs/digits one.wav two.flac
 
-Without files it speaks three digits in voices that the demo's training never heard.
+Without files it classifies three spoken digits, in voices that the demo's training never heard.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 
 from transformers import pipeline
 
-import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
+from hear_hf.arguments import command_parser, option
 from hear_hf.data.decoding import decode_audio
 from hear_hf.data.spoken_digits import spoken_digits
 
 
+@dataclass
+class PredictionArguments:
+    """How much to show, and whose code to run."""
+
+    top_k: int = option(default=3, help="Show this many labels for each file.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
+
+
 def demo_clips(count: int = 3) -> list[tuple[str, dict]]:
-    """Test clips of different digits in different voices, by a description of what is said."""
+    """Test clips of different digits in different voices, each with a description of what is said."""
     clips = spoken_digits()["test"].shuffle(seed=0)
-    names, chosen = clips.features["label"], {}
+    names = clips.features["label"]
+    chosen: dict[int, dict] = {}
     for clip in clips:
         if clip["label"] not in chosen and clip["voice"] not in {other["voice"] for other in chosen.values()}:
             chosen[clip["label"]] = clip
@@ -28,18 +37,14 @@ def demo_clips(count: int = 3) -> list[tuple[str, dict]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(PredictionArguments, __doc__)
     parser.add_argument("model", help="A folder, or a repository of the Hub.")
     parser.add_argument("files", nargs="*", help="Audio files; by default three spoken digits.")
-    parser.add_argument("--top_k", type=int, default=3, help="Labels to show for each file (default: 3).")
-    parser.add_argument(
-        "--trust_remote_code", action="store_true", help="Run the code that a repository brings along."
-    )
-    args = parser.parse_args(argv)
+    args, named = parser.parse_args_into_dataclasses(argv)
 
-    classifier = pipeline("audio-classification", model=args.model, trust_remote_code=args.trust_remote_code)
+    classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
     sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
-    for name, audio in [(file, file) for file in args.files] or demo_clips():
+    for name, audio in [(file, file) for file in named.files] or demo_clips():
         try:
             clip = {"array": decode_audio(audio, sampling_rate), "sampling_rate": sampling_rate}
             results = classifier(clip, top_k=args.top_k)
@@ -49,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
         print(f"{name}: " + ", ".join(f"{result['label']} {result['score']:.1%}" for result in results))
     if num_refused:
-        sys.exit(f"{num_refused} of {len(args.files)} files could not be classified.")
+        sys.exit(f"{num_refused} of {len(named.files)} files could not be classified.")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from hear_hf.training.masked_modelling import (
     save_quantizer,
 )
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
-from hear_hf.training.pretraining_reports import report
+from hear_hf.training.reports import report_pretraining
 from hear_hf.training.runs import start
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     if trainer.is_world_process_zero():
         save_quantizer(quantizer, feature_extractor, Path(training_args.output_dir))
-    return run(trainer, lambda metrics: report(trainer, metrics, data_args, 2, describe_masking(model_args)))
+    return run(trainer, lambda metrics: report_pretraining(trainer, metrics, data_args, describe_masking(model_args)))
 
 
 if __name__ == "__main__":

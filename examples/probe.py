@@ -1,4 +1,4 @@
-"""Probes frozen audio models: logistic regression on their pooled hidden states tells how much a checkpoint knows.
+"""Probes frozen audio models: logistic regression on their pooled hidden states measures how much a checkpoint knows.
 
 On the embedded spoken digits, a checkpoint beside one of the Hub and beside random weights:
 
@@ -15,24 +15,25 @@ from transformers import set_seed
 
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
-from hear_hf.evaluation.probing import ProbeArguments, gather_clips, load_encoders, probe_model, report
+from hear_hf.evaluation.folds import gather_clips
+from hear_hf.evaluation.probe_reports import report
+from hear_hf.evaluation.probing import ProbeArguments, load_encoders, probe_model
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args, data_args = parse_arguments((ProbeArguments, DataArguments), argv)
+    args, data_args = parse_arguments((ProbeArguments, DataArguments), argv, __doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_seed(args.seed)
 
     keep_columns = () if args.fold_column is None else (args.fold_column,)
-    clips = gather_clips(load_labelled_audio(data_args, args.seed, keep_columns), args)
+    dataset = load_labelled_audio(data_args, args.seed, keep_columns)
+    clips = gather_clips(dataset, args.fold_column, args.num_folds)
+
     rows = []
     for name, encoder in load_encoders(args):
         rows += probe_model(name, encoder, clips, args)
 
-    num_folds = len(rows[0]["scores"])
-    reported_on = f"{num_folds} folds" if num_folds > 1 else f"the {clips.splits[-1]} clips"
-    metric = "mean_average_precision" if clips.labels.ndim == 2 else "accuracy"
-    return report(rows, metric, reported_on, args, data_args)
+    return report(rows, clips, args, data_args)
 
 
 if __name__ == "__main__":

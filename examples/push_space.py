@@ -1,55 +1,51 @@
 """Publishes a demo of a published model as a Space of the Hub.
 
-python examples/push_space.py me/my-model me/my-demo --dry_run
-python examples/push_space.py me/my-model me/my-demo
+    python examples/push_space.py me/my-model me/my-demo --dry_run
+    python examples/push_space.py me/my-model me/my-demo
+
+The demo is the folder `space` beside this script; a file model_id.txt that names the model is uploaded with it.
 """
 
-import argparse
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+from hear_hf.arguments import command_parser, option
 from hear_hf.sharing.spaces import is_private, stage_space
 from hear_hf.sharing.upload import (
     Destination,
-    SharingError,
-    add_destination_arguments,
+    UploadArguments,
     announce,
     destination,
     publish,
     show,
+    staging_folder,
 )
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help="The model's repository, as OWNER/NAME.")
-    parser.add_argument("repo_id", metavar="REPOSITORY", help="Where to, as OWNER/NAME.")
-    parser.add_argument(
-        "--space_dir", type=Path, default=Path(__file__).parent / "space", help="The folder of the demo."
-    )
-    add_destination_arguments(parser)
-    return parser.parse_args(argv)
+@dataclass
+class DemoArguments:
+    """Which demo to publish."""
+
+    space_dir: Path = option(default=Path(__file__).with_name("space"), help="Publish the demo in this folder.")
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            share_space(args, Path(temporary) / "staged")
-    except SharingError as error:
-        raise SystemExit(str(error)) from error
+    parser = command_parser((UploadArguments, DemoArguments), __doc__)
+    parser.add_argument("model", metavar="MODEL", help="The model's repository, as OWNER/NAME.")
+    parser.add_argument("repository", metavar="REPOSITORY", help="Where to publish the demo, as OWNER/NAME.")
+    upload_args, demo_args, args = parser.parse_args_into_dataclasses(argv)
 
+    with staging_folder() as temporary:
+        target, staged = destination(args.repository, "space", upload_args), temporary / "space"
+        model = Destination(args.model, token=target.token)
+        stage_space(demo_args.space_dir, staged, model.name)
+        show(staged)
+        if upload_args.dry_run:
+            return
 
-def share_space(args: argparse.Namespace, staged: Path) -> None:
-    target = destination(args, "space")
-    model = Destination(args.model, token=target.token)
-    stage_space(args.space_dir, staged, model.name)
-    show(staged, {})
-    if args.dry_run:
-        return
-    if is_private(model) and not args.private:
-        print(f"{model.name} is private: give the Space a secret HF_TOKEN that may read it.")
-    announce(publish(staged, target, lambda path: False), target)
+        if is_private(model) and not target.private:
+            print(f"{model.name} is private: give the Space a secret HF_TOKEN that may read it.")
+        announce(publish(staged, target, lambda path: False), target)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from hear_hf import HEARFeatureExtractor
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.unlabelled import PretrainingDataArguments
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
-from hear_hf.training.pretraining_reports import report
 from hear_hf.training.quantization import (
     QuantizerArguments,
     QuantizerTrainer,
@@ -27,6 +26,7 @@ from hear_hf.training.quantization import (
     load_teacher,
     temperature_decay,
 )
+from hear_hf.training.reports import report_pretraining
 from hear_hf.training.runs import start
 from hear_hf.training.teachers import TeacherArguments
 
@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         processing_class=feature_extractor,
         teacher=teacher,
     )
-    return run(trainer, lambda metrics: report(trainer, metrics, data_args, 1, describe_teacher(teacher_args, train)))
+    return run(
+        trainer, lambda metrics: report_pretraining(trainer, metrics, data_args, describe_teacher(teacher_args, train))
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from transformers import (
 
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
 from .feature_extraction_hear import HEARFeatureExtractor
+from .masking_hear import share_mask
 from .modeling_hear import (
     HEARForAudioClassification,
     HEARForPreTraining,
@@ -71,4 +72,5 @@ __all__ = [
     "HEARQuantizerPreTrainedModel",
     "HEARStream",
     "HEARStreamResult",
+    "share_mask",
 ]

@@ -15,17 +15,18 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
+from .graphs_hear import at_once, fits, is_readable
 
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
-PACKED_FRAMES = 600  # the same where windows are packed: as many as two
+PACKED_FRAMES = 600  # bounds it where windows are packed
 MIN_RAMP = 1e-3
 MIN_WINDOW_WEIGHT = 1e-8
 
 
 class HEARPairConv(nn.Conv1d):
-    """A convolution over pairs of frames, (B, T, mel) -> (B, n, D); an odd last frame is dropped.
+    """Convolution over pairs of frames, (B, T, mel) -> (B, n, D); an odd last frame is dropped.
 
-    Computed as the linear layer that it is: faster on a CPU, where oneDNN would compile and keep a kernel a length.
+    Computed as the linear layer that it is, for which oneDNN does not compile and keep a kernel for each length.
     """
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -35,7 +36,7 @@ class HEARPairConv(nn.Conv1d):
 
 
 class HEARFeatureEncoder(nn.Module):
-    """Two mel frames -> one encoder frame."""
+    """Two log-mel frames -> one encoder frame."""
 
     def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
@@ -61,7 +62,7 @@ class HEARFeedForward(nn.Module):
 
 
 class HEARLayer(GradientCheckpointingLayer):
-    """Pre-norm layer. The feed-forward part has a norm of its own after the layer's, as in the original."""
+    """Pre-norm layer. The feed-forward part has another norm of its own after the layer's, as in the original."""
 
     def __init__(self, config: HEARConfig | HEARQuantizerConfig):
         super().__init__()
@@ -73,38 +74,45 @@ class HEARLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        frame_mask: torch.Tensor | None,
         window_lengths: list[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attended, weights = self.attention(self.attention_layer_norm(hidden_states), attention_mask, window_lengths)
+        attended, weights = self.attention(self.attention_layer_norm(hidden_states), frame_mask, window_lengths)
         hidden_states = hidden_states + attended
         return hidden_states + self.feed_forward(self.feed_forward_layer_norm(hidden_states)), weights
 
 
 @dataclass
 class FrameMasks:
-    """What is valid and what is hidden: `valid` (B, n), `hidden_time` (B, n), `hidden_features` (B, D)."""
+    """Which frames are valid, `frame_mask` (B, n), and which frames and features to mask, (B, n) and (B, D)."""
 
-    valid: torch.Tensor | None = None
-    hidden_time: torch.Tensor | None = None
-    hidden_features: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    mask_time_indices: torch.Tensor | None = None
+    mask_feature_indices: torch.Tensor | None = None
+
+    @property
+    def masks_nothing(self) -> bool:
+        return self.mask_time_indices is None and self.mask_feature_indices is None
 
     def windows(self, frames: torch.Tensor) -> "FrameMasks":
-        """Of windows that hold these `frames`, (W, L): `valid` and `hidden_time` (B * W, L)."""
-        valid, hidden_time = (
-            mask if mask is None else mask.index_select(1, frames.flatten()).unflatten(1, frames.shape).flatten(0, 1)
-            for mask in (self.valid, self.hidden_time)
-        )
-        hidden_features = self.hidden_features
-        if hidden_features is not None:
-            hidden_features = hidden_features[:, None].expand(-1, frames.shape[0], -1).flatten(0, 1)
-        return FrameMasks(valid, hidden_time, hidden_features)
+        """Masks of the windows that hold these `frames`, (W, L): (B * W, L) and (B * W, D)."""
 
-    def hide(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.hidden_time is not None:
-            hidden_states = hidden_states.masked_fill(self.hidden_time.unsqueeze(-1), 0.0)
-        if self.hidden_features is not None:
-            hidden_states = hidden_states.masked_fill(self.hidden_features.unsqueeze(1), 0.0)
+        def cut(mask: torch.Tensor | None) -> torch.Tensor | None:
+            if mask is None:
+                return None
+            return mask.index_select(1, frames.flatten()).unflatten(1, frames.shape).flatten(0, 1)
+
+        features = self.mask_feature_indices
+        if features is not None:
+            features = features[:, None].expand(-1, frames.shape[0], -1).flatten(0, 1)
+        return FrameMasks(cut(self.frame_mask), cut(self.mask_time_indices), features)
+
+    def masked(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Sets masked frames and features to zero."""
+        if self.mask_time_indices is not None:
+            hidden_states = hidden_states.masked_fill(self.mask_time_indices.unsqueeze(-1), 0.0)
+        if self.mask_feature_indices is not None:
+            hidden_states = hidden_states.masked_fill(self.mask_feature_indices.unsqueeze(1), 0.0)
         return hidden_states
 
 
@@ -116,10 +124,14 @@ class Window:
     start: int
     stop: int
 
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
 
 @dataclass
 class WindowGroup:
-    """`count` windows of equal length from frame `start` on; `weight` is 0 where a graph has them for form only."""
+    """`count` windows of equal length, the first of which begins at frame `start`; `weight` 0 leaves them out."""
 
     start: int
     count: int
@@ -130,6 +142,30 @@ class WindowGroup:
         """The frames of each, (count, length)."""
         starts = self.start + stride * torch.arange(self.count, device=device)
         return starts[:, None] + torch.arange(self.length, device=device)
+
+    def span(self, stride: int) -> slice:
+        """All frames from the first window's start to the last one's end."""
+        return slice(self.start, self.start + (self.count - 1) * stride + self.length)
+
+
+class WindowSums:
+    """Weighted sums of windows' hidden states, and of their weights, over the frames of a batch."""
+
+    def __init__(self, batch_size: int, num_frames: int, device: torch.device):
+        # In float32, for float16 has no 1e-8.
+        self.weight = torch.zeros(batch_size, num_frames, 1, dtype=torch.float32, device=device)
+        self.states: list[torch.Tensor] = []
+
+    def add(self, place: tuple, weight: torch.Tensor | float, states: list[torch.Tensor]) -> None:
+        """Adds weighted `states` and their `weight` to the frames `place`."""
+        self.weight[place] += weight
+        self.states = self.states or [state.new_zeros(*self.weight.shape[:2], state.shape[-1]) for state in states]
+        for total, state in zip(self.states, states, strict=True):
+            total[place] += state
+
+    def means(self) -> list[torch.Tensor]:
+        weight = self.weight.clamp(min=MIN_WINDOW_WEIGHT)
+        return [state.div_(weight) for state in self.states]
 
 
 class HEARWindowedLayers(nn.Module):
@@ -153,12 +189,13 @@ class HEARWindowedLayers(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
-        """`inputs` (batch_size, inputs_per_frame * num_frames, .) -> states (batch_size, num_frames, D)."""
+        """Maps inputs (batch_size, inputs_per_frame * num_frames, .) to states (batch_size, num_frames, D)."""
         masks = FrameMasks() if masks is None else masks
+        attentions: list = []
         if not output_attentions and can_be_packed(inputs, masks):
-            states, attentions = self.encode_packed(inputs, masks.valid, output_hidden_states), []
-        elif not torch.compiler.is_exporting() and inputs.shape[1] // self.inputs_per_frame <= self.window_length:
-            states, attentions = self.encode(inputs, masks, output_attentions, output_hidden_states)
+            states = self.encode_packed(inputs, masks.frame_mask, output_hidden_states)
+        elif fits(inputs.shape[1] // self.inputs_per_frame, self.window_length):
+            states, attentions = self.encode_window(inputs, masks, output_attentions, output_hidden_states)
         else:
             states, attentions = self.encode_windows(inputs, masks, output_attentions, output_hidden_states)
         return BaseModelOutput(
@@ -167,19 +204,20 @@ class HEARWindowedLayers(nn.Module):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def encode(
+    def encode_window(
         self,
         inputs: torch.Tensor,
         masks: FrameMasks,
         output_attentions: bool,
         output_hidden_states: bool,
         window_lengths: list[int] | None = None,
-    ):
-        """One window: lists of all hidden states (or the last alone) and of the attention probabilities."""
-        hidden_states = masks.hide(self.embed(inputs))
-        states, attentions = [hidden_states], []
+    ) -> tuple[list[torch.Tensor], list]:
+        """All hidden states of one window, or the last alone, and its attention probabilities."""
+        hidden_states = masks.masked(self.embed(inputs))
+        states = [hidden_states]
+        attentions: list[torch.Tensor] = []
         for layer in self.layers:
-            hidden_states, weights = layer(hidden_states, masks.valid, window_lengths)
+            hidden_states, weights = layer(hidden_states, masks.frame_mask, window_lengths)
             states = [*states, hidden_states] if output_hidden_states else [hidden_states]
             if output_attentions:
                 attentions.append(weights)
@@ -187,59 +225,47 @@ class HEARWindowedLayers(nn.Module):
 
     def encode_windows(
         self, inputs: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool
-    ):
+    ) -> tuple[list[torch.Tensor], list]:
         """Windows of L frames, the last one shorter, joined by weights that fall and rise where two overlap."""
         batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
         by_frame = inputs[:, : self.inputs_per_frame * num_frames].unflatten(1, (num_frames, self.inputs_per_frame))
-        merged: list[torch.Tensor] = []
+        sums = WindowSums(batch_size, num_frames, inputs.device)
         attentions: list[tuple[torch.Tensor, ...]] = []
-        total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)  # float16 has no 1e-8
-
         for group in self.window_groups(num_frames):
             frames = group.frames(self.stride, inputs.device)
             windows = by_frame.index_select(1, frames.flatten()).unflatten(1, frames.shape)  # (B, W, L, ., F)
             windows = windows.flatten(2, 3).flatten(0, 1)  # (B, W, L, ., F) -> (B * W, L * ., F)
-            states, weights = self.encode(windows, masks.windows(frames), output_attentions, output_hidden_states)
+            states, weights = self.encode_window(
+                windows, masks.windows(frames), output_attentions, output_hidden_states
+            )
             attentions += zip(*(layer.unflatten(0, (batch_size, -1)).unbind(1) for layer in weights), strict=True)
 
-            merged = merged or [state.new_zeros(batch_size, num_frames, state.shape[-1]) for state in states]
-            weight = self.window_weights(group, frames, masks.valid)
-            place = slice(group.start, group.start + (group.count - 1) * self.stride + group.length)
-            total[:, place] += self.overlap_add(weight)
-            for whole, state in zip(merged, states, strict=True):
-                weighted = weight * state.unflatten(0, (batch_size, group.count))
-                whole[:, place] += self.overlap_add(weighted.to(state.dtype))
-
-        total = total.clamp(min=MIN_WINDOW_WEIGHT)
-        return [state.div_(total) for state in merged], list(zip(*attentions, strict=True))
+            weight = self.window_weights(group, frames, masks.frame_mask)
+            weighted = [(weight * state.unflatten(0, (batch_size, group.count))).to(state.dtype) for state in states]
+            place = slice(None), group.span(self.stride)
+            sums.add(place, self.overlap_add(weight), [self.overlap_add(state) for state in weighted])
+        return sums.means(), list(zip(*attentions, strict=True))
 
     def encode_packed(
-        self, inputs: torch.Tensor, valid: torch.Tensor | None, output_hidden_states: bool
+        self, inputs: torch.Tensor, frame_mask: torch.Tensor | None, output_hidden_states: bool
     ) -> list[torch.Tensor]:
-        """As [`HEARWindowedLayers.encode_windows`], with several windows in one row and no padding among them.
+        """Computes [`HEARWindowedLayers.encode_windows`] with several windows in one row and no padding among them.
 
         The matrices are larger, and a clip costs its own length. Frames past a clip's end become zero.
         """
         batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
-        lengths = [num_frames] * batch_size if valid is None else valid.sum(-1).tolist()
-        merged: list[torch.Tensor] = []
-        ramp = self.window_ramp(inputs.device)
-        total = inputs.new_zeros(batch_size, num_frames, 1, dtype=torch.float32)
+        lengths = [num_frames] * batch_size if frame_mask is None else frame_mask.sum(-1).tolist()
+        sums, ramp = WindowSums(batch_size, num_frames, inputs.device), self.window_ramp(inputs.device)
         for windows in packs([window for clip in enumerate(lengths) for window in self.clip_windows(*clip)]):
             row = torch.cat([self.window_inputs(inputs, window) for window in windows]).unsqueeze(0)
-            window_lengths = [window.stop - window.start for window in windows]
-            states, _ = self.encode(row, FrameMasks(), False, output_hidden_states, window_lengths)
-
-            merged = merged or [state.new_zeros(batch_size, num_frames, state.shape[-1]) for state in states]
+            window_lengths = [window.length for window in windows]
+            states, _ = self.encode_window(row, FrameMasks(), False, output_hidden_states, window_lengths)
             for window, *parts in zip(windows, *(state[0].split(window_lengths) for state in states), strict=True):
-                place = window.clip, slice(window.start, window.stop)
-                alone = lengths[window.clip] <= self.window_length
-                weight = 1.0 if alone else ramp[: window.stop - window.start]
-                total[place] += weight
-                for whole, part in zip(merged, parts, strict=True):
-                    whole[place] += (weight * part).to(part.dtype)
-        total = total.clamp(min=MIN_WINDOW_WEIGHT)
-        return [state.div_(total) for state in merged]
+                is_alone = lengths[window.clip] <= self.window_length
+                weight = 1.0 if is_alone else ramp[: window.length]
+                weighted = [(weight * part).to(part.dtype) for part in parts]
+                sums.add((window.clip, slice(window.start, window.stop)), weight, weighted)
+        return sums.means()
 
     def clip_windows(self, clip: int, num_frames: int) -> list[Window]:
         """The windows of a clip that bring new frames."""
@@ -252,17 +278,12 @@ class HEARWindowedLayers(nn.Module):
     def window_groups(self, num_frames: int) -> list[WindowGroup]:
         """The windows that bring new frames, those of full length in groups, the last one by itself."""
         length, stride = self.window_length, self.stride
-        num_full = (num_frames - self.window_overlap - 1) // stride
-        if (
-            torch.compiler.is_exporting()
-        ):  # one graph for all: of clips of one window the first group is one frame, for form
-            num_full = torch.sym_max(num_full, 0)
+        num_full = torch.sym_max((num_frames - self.window_overlap - 1) // stride, 0)
         last = WindowGroup(num_full * stride, 1, num_frames - num_full * stride)
-        if torch.compiler.is_exporting():
-            shorter, some = torch.sym_min(length, 1 + num_full * length), torch.sym_max(num_full, 1)
-            return [WindowGroup(0, some, shorter, torch.sym_min(num_full, 1)), last]
-        if torch.compiler.is_compiling():  # the number of windows may be a symbol
-            return [WindowGroup(0, num_full, length), last]
+        if at_once(num_full, WINDOWS_PER_PASS):
+            # In an exported graph clips of a single window have a first group, too: a frame of weight 0.
+            length = torch.sym_min(length, 1 + num_full * length)
+            return [WindowGroup(0, torch.sym_max(num_full, 1), length, torch.sym_min(num_full, 1)), last]
         sizes = (min(WINDOWS_PER_PASS, num_full - i) for i in range(0, num_full, WINDOWS_PER_PASS))
         return [WindowGroup(i * WINDOWS_PER_PASS * stride, size, length) for i, size in enumerate(sizes)] + [last]
 
@@ -277,19 +298,20 @@ class HEARWindowedLayers(nn.Module):
             total = total + nn.functional.pad(part.flatten(1, 2), (0, 0, i * self.stride, later))
         return total[:, : (count - 1) * self.stride + length]
 
-    def window_weights(self, group: WindowGroup, frames: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def window_weights(
+        self, group: WindowGroup, frames: torch.Tensor, frame_mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Raised-cosine ramps at both ends, (1 or B, W, L, 1); 0 for a clip to which a window brings no frame."""
-        weight = self.window_ramp(frames.device)[: group.length].expand(1, group.count, -1, 1)
-        if torch.compiler.is_exporting():
-            weight = weight * group.weight
-        if valid is None:
+        ramp = self.window_ramp(frames.device)[: group.length]
+        weight = (group.weight * ramp).expand(1, group.count, -1, 1)
+        if frame_mask is None:
             return weight
         starts = frames[:, 0]
         num_known = torch.where(starts > 0, starts + self.window_overlap, 0)
-        return weight * (valid.sum(-1, keepdim=True) > num_known)[..., None, None]
+        return weight * (frame_mask.sum(-1, keepdim=True) > num_known)[..., None, None]
 
     def window_ramp(self, device: torch.device) -> torch.Tensor:
-        """The weights of a whole window's frames, (L, 1)."""
+        """The weights of a full window's frames, (L, 1)."""
         ramp = torch.linspace(0, 1, self.window_overlap, device=device)
         ramp = (0.5 - 0.5 * torch.cos(math.pi * ramp)).clamp(min=MIN_RAMP)
         weight = torch.ones(self.window_length, device=device)
@@ -299,25 +321,21 @@ class HEARWindowedLayers(nn.Module):
 
 
 def can_be_packed(inputs: torch.Tensor, masks: FrameMasks) -> bool:
-    """Whether lengths may be asked for, which a GPU would have to wait for and a graph cannot.
+    """Whether windows may be packed, for which Python must know the clips' lengths.
 
-    Only for inference: gradients of many small pieces would cost more than the packing saves.
+    Only in inference: gradients of many small pieces would cost more than packing saves.
     """
-    plain = masks.hidden_time is None and masks.hidden_features is None
-    return plain and inputs.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return masks.masks_nothing and is_readable(inputs) and not torch.is_grad_enabled()
 
 
 def packs(windows: list[Window]) -> Iterator[list[Window]]:
     """Windows in groups of at most `PACKED_FRAMES` frames, or of one window."""
     group: list[Window] = []
-    num_frames = 0
     for window in windows:
-        length = window.stop - window.start
-        if group and num_frames + length > PACKED_FRAMES:
+        if group and sum(packed.length for packed in [*group, window]) > PACKED_FRAMES:
             yield group
-            group, num_frames = [], 0
+            group = []
         group.append(window)
-        num_frames += length
     if group:
         yield group
 

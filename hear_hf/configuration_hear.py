@@ -1,11 +1,13 @@
 """Configuration of HEAR (arXiv:2603.26098)."""
 
+import inspect
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 MEL_SAMPLING_RATE = 16_000  # Hz; the mel branch reads this rate, whatever the waveform's
 
-# A config file from elsewhere must not reserve terabytes or build layers for hours before its weights are looked at.
+# A config file from elsewhere must not reserve terabytes or build layers for hours before its weights are read.
 MAX_SIZE = 2**24
 MAX_SIZES = {
     "num_hidden_layers": 1024,
@@ -13,6 +15,18 @@ MAX_SIZES = {
     "num_mel_bins": 1024,
     "n_fft": 2**16,
     "sampling_rate": 768_000,
+}
+# Fields with the type of a size or of a share that are neither. Some have a check of their own.
+NEITHER_SIZE_NOR_SHARE = {
+    "window_overlap",
+    "initializer_range",
+    "mask_time_min_masks",
+    "mask_feature_min_masks",
+    "reconstruction_loss_weight",
+    "distillation_loss_weight",
+    "diversity_loss_weight",
+    "gumbel_temperature",
+    "gumbel_min_temperature",
 }
 
 # Every saved folder names every class of its model type, whichever of them saved it.
@@ -93,13 +107,13 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         task_dropout (`float`, *optional*, defaults to 0.1):
             Dropout of the task model.
         max_position_embeddings (`int`, *optional*, defaults to 1500):
-            Frames that the task model attends over at once (30 s); longer clips are read in segments of this length.
+            Frames that the task model attends to at once (30 s); longer clips are read in segments of this length.
         classifier_proj_size (`int`, *optional*, defaults to 384):
             Width of the classification head.
         classifier_dropout (`float`, *optional*, defaults to 0.1):
             Dropout before the last layer of the classification head.
         codebook_size (`int`, *optional*, defaults to 1024):
-            Codes that [`HEARForPreTraining`] tells apart: those of its quantizer.
+            Codes that [`HEARForPreTraining`] predicts: those of its quantizer.
         sampling_rate (`int`, *optional*, defaults to 16000):
             Rate of the waveform in Hz, and of the log-power branch. At least 16000 and a multiple of 200, so that
             25 ms and 10 ms are whole numbers of samples. The log-mel branch always reads 16 kHz.
@@ -112,20 +126,20 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the initial weights.
         apply_spec_augment (`bool`, *optional*, defaults to `False`):
-            Whether to hide random spans of time and of features while training
+            Whether to mask random spans of frames and of features in training
             ([SpecAugment](https://huggingface.co/papers/1904.08779)). The next six act only then.
         mask_time_prob (`float`, *optional*, defaults to 0.05):
-            Upper bound of the share of each clip's valid frames that is hidden.
+            Upper bound of the share of each clip's valid frames that is masked.
         mask_time_length (`int`, *optional*, defaults to 10):
-            Frames of each hidden span.
+            Frames of each masked span.
         mask_time_min_masks (`int`, *optional*, defaults to 2):
-            Least number of hidden spans of time in each clip.
+            Least number of masked spans of frames in each clip.
         mask_feature_prob (`float`, *optional*, defaults to 0.0):
-            Upper bound of the share of `hidden_size` that is hidden.
+            Upper bound of the share of the `hidden_size` features that is masked.
         mask_feature_length (`int`, *optional*, defaults to 10):
-            Features of each hidden span.
+            Features of each masked span.
         mask_feature_min_masks (`int`, *optional*, defaults to 0):
-            Least number of hidden spans of features in each clip.
+            Least number of masked spans of features in each clip.
 
     Example:
 
@@ -177,8 +191,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
-        _require_positive(self, _POSITIVE)
-        _require_shares(self, _SHARES)
+        _require_sizes_and_shares(self, HEARConfig)
         _require_divisor(self, "num_attention_heads", "hidden_size")
         _require_divisor(self, "task_num_attention_heads", "task_hidden_size")
         _require_windows_and_rate(self)
@@ -303,8 +316,9 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
-        _require_positive(self, _QUANTIZER_POSITIVE)
-        _require_shares(self, _QUANTIZER_SHARES)
+        _require_sizes_and_shares(self, HEARQuantizerConfig)
+        for name in ("gumbel_temperature", "gumbel_temperature_decay", "gumbel_min_temperature"):
+            _require_positive(self, name)
         _require_divisor(self, "num_attention_heads", "hidden_size")
         _require_divisor(self, "decoder_num_attention_heads", "decoder_hidden_size")
         _require_windows_and_rate(self)
@@ -314,15 +328,24 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
         )
 
 
-def _require_positive(config: PreTrainedConfig, names: tuple[str, ...]) -> None:
-    for name in names:
-        value, largest = getattr(config, name), MAX_SIZES.get(name, MAX_SIZE)
-        _require(0 < value <= largest, f"`{name}` must be positive and at most {largest}, found: {value}")
+def _require_sizes_and_shares(config: PreTrainedConfig, config_class: type) -> None:
+    """Refuses sizes (`int` or `float`) that are not positive, and shares (`float | int`) outside [0, 1]."""
+    for name, annotation in inspect.get_annotations(config_class).items():
+        if name in NEITHER_SIZE_NOR_SHARE:
+            continue
+        if annotation in (int, float):
+            _require_positive(config, name)
+        elif annotation == float | int:
+            _require_share(config, name)
 
 
-def _require_shares(config: PreTrainedConfig, names: tuple[str, ...]) -> None:
-    for name in names:
-        _require(0 <= getattr(config, name) <= 1, f"`{name}` must be between 0 and 1, found: {getattr(config, name)}")
+def _require_positive(config: PreTrainedConfig, name: str) -> None:
+    value, largest = getattr(config, name), MAX_SIZES.get(name, MAX_SIZE)
+    _require(0 < value <= largest, f"`{name}` must be positive and at most {largest}, found: {value}")
+
+
+def _require_share(config: PreTrainedConfig, name: str) -> None:
+    _require(0 <= getattr(config, name) <= 1, f"`{name}` must be between 0 and 1, found: {getattr(config, name)}")
 
 
 def _require_divisor(config: PreTrainedConfig, heads: str, width: str) -> None:
@@ -345,55 +368,5 @@ def _require_windows_and_rate(config: PreTrainedConfig) -> None:
         f"found: {config.sampling_rate}",
     )
 
-
-_POSITIVE = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "window_length",
-    "task_hidden_size",
-    "task_num_attention_heads",
-    "task_intermediate_size",
-    "max_position_embeddings",
-    "classifier_proj_size",
-    "codebook_size",
-    "sampling_rate",
-    "n_fft",
-    "num_mel_bins",
-    "layer_norm_eps",
-    "mask_time_length",
-    "mask_feature_length",
-)
-_SHARES = (
-    "hidden_dropout",
-    "activation_dropout",
-    "attention_dropout",
-    "task_dropout",
-    "classifier_dropout",
-    "mask_time_prob",
-    "mask_feature_prob",
-)
-
-_QUANTIZER_POSITIVE = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "window_length",
-    "codebook_size",
-    "codebook_dim",
-    "decoder_hidden_size",
-    "decoder_num_hidden_layers",
-    "decoder_num_attention_heads",
-    "decoder_intermediate_size",
-    "gumbel_temperature",
-    "gumbel_temperature_decay",
-    "gumbel_min_temperature",
-    "sampling_rate",
-    "num_mel_bins",
-    "layer_norm_eps",
-)
-_QUANTIZER_SHARES = ("hidden_dropout", "activation_dropout", "attention_dropout", "gumbel_temperature_decay")
 
 __all__ = ["HEARConfig", "HEARQuantizerConfig"]

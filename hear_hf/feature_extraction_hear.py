@@ -1,4 +1,4 @@
-"""Feature extractor of HEAR: checks and pads waveforms, and makes their mask. The spectra are the model's own work."""
+"""Feature extractor of HEAR: checks and pads waveforms, and makes their mask. The model computes the spectra."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,7 +47,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
 
     @property
     def min_num_samples(self) -> int:
-        """The shortest clip that can be mirrored at its ends: half a window of 25 ms and a sample."""
+        """Length of the shortest clip that can be mirrored at its ends: half a window of 25 ms and a sample."""
         return self.sampling_rate // 80 + 1  # 201 samples at 16 kHz
 
     def __call__(
@@ -83,7 +83,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
             return_tensors (`str` or [`~utils.TensorType`], *optional*):
                 `"pt"` for `torch.Tensor`, `"np"` for `np.ndarray`.
             sampling_rate (`int`, *optional*):
-                Rate in Hz of `raw_speech`. Pass it: a clip of another rate is then refused instead of misheard.
+                Rate in Hz of `raw_speech`. Pass it: a clip of another rate is then refused instead of misread.
 
         Returns:
             [`BatchFeature`] with `input_values` (float32) and `attention_mask` (int32), each of shape
@@ -91,7 +91,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
 
         Raises:
             `ValueError`: for another sampling rate, an empty or too short clip, NaN or infinity, several channels.
-            `TypeError`: for values that are no samples (text, booleans, int64, ...).
+            `TypeError`: for values that are not samples (text, booleans, int64, ...).
         """
         self._check_sampling_rate(sampling_rate)
         clips = [self._as_waveform(clip, position) for position, clip in enumerate(_as_batch(raw_speech))]
@@ -109,7 +109,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
         if sampling_rate is None:
             logger.warning_once(
                 f"It is strongly recommended to pass `sampling_rate` to `{self.__class__.__name__}()`: a clip of "
-                f"another rate than {self.sampling_rate} Hz is then refused instead of misheard."
+                f"another rate than {self.sampling_rate} Hz is then refused instead of misread."
             )
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -156,7 +156,7 @@ def _to_numpy(clip) -> np.ndarray:
 
 
 def _as_batch(raw_speech) -> list:
-    """A list of clips: as given, or the one clip in a list. The rows of a two-dimensional array are clips."""
+    """Lists the clips: those given, or the only one. The rows of a two-dimensional array are clips."""
     if isinstance(raw_speech, np.ndarray) or is_torch_tensor(raw_speech):
         if raw_speech.ndim > 2:
             raise ValueError(

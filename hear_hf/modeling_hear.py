@@ -13,15 +13,11 @@ from transformers.utils.generic import can_return_tuple
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel
 from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
+from .frames_hear import all_valid, at_least_float32, in_segments, num_encoder_frames
+from .graphs_hear import compiled_as, fits, integrate_in_one_batch
 from .masking_hear import span_mask
 from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
-from .spectrogram_hear import (
-    HEARLogMel,
-    HEARSpectrogram,
-    at_least_float32,
-    in_segments,
-    num_encoder_frames,
-)
+from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARLogPower, HEARSpectrogram
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 
 
@@ -49,7 +45,7 @@ class HEARPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         std = self.config.initializer_range
-        if isinstance(module, HEARLogMel):
+        if isinstance(module, HEARFrontEnd):
             for name, table in module.tables().items():
                 init.copy_(getattr(module, name), table)
         elif isinstance(module, nn.Conv1d):
@@ -66,7 +62,7 @@ class HEARPreTrainedModel(PreTrainedModel):
         """Number of encoder frames of clips of `input_lengths` samples."""
         return num_encoder_frames(input_lengths, self.config.hop_length)
 
-    def check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+    def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
         if input_values.ndim != 2:
             raise ValueError(
                 f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
@@ -83,16 +79,16 @@ class HEARPreTrainedModel(PreTrainedModel):
                 f"{tuple(attention_mask.shape)}. It marks samples, not frames."
             )
 
-    def check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
-        """Refuses what is not given frame by frame: `values` must have the shape `expected`."""
+    def _check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
+        """Refuses `values` of another shape than `expected`, with one row for each frame."""
         if values is not None and values.shape != expected:
             raise ValueError(
                 f"`{name}` must have shape {expected}, one row for each frame of 20 ms, found: {tuple(values.shape)}. "
                 "`_get_feat_extract_output_lengths` gives the number of frames."
             )
 
-    def outputs_wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
-        """What is asked for, or else what the configuration says."""
+    def _outputs_wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+        """Which outputs are asked for, by the call or else by the configuration."""
         config = self.config
         return (
             bool(config.output_attentions if output_attentions is None else output_attentions),
@@ -100,23 +96,19 @@ class HEARPreTrainedModel(PreTrainedModel):
         )
 
 
-def all_valid(hidden_states: torch.Tensor) -> torch.Tensor:
-    """The frame mask of a batch without padding: (B, n, D) -> (B, n)."""
-    return torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
-
-
 class HEARAcousticEncoder(HEARPreTrainedModel):
     """Front end and acoustic model: what masked audio modelling trains, and what [`HEARModel`] builds on.
 
     Args:
         config ([`HEARConfig`]): Sizes of the model.
+        spectrogram ([`HEARFrontEnd`], *optional*): The front end, by default the log-mel spectrogram alone.
     """
 
     config: HEARConfig
 
-    def __init__(self, config: HEARConfig):
+    def __init__(self, config: HEARConfig, spectrogram: HEARFrontEnd | None = None):
         super().__init__(config)
-        self.spectrogram = HEARLogMel(config)
+        self.spectrogram = HEARLogMel(config) if spectrogram is None else spectrogram
         self.acoustic_model = HEARAcousticModel(config)
 
     def forward(
@@ -127,47 +119,58 @@ class HEARAcousticEncoder(HEARPreTrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> HEARModelOutput:
-        """As [`HEARModel.forward`], without what the mixture and the task model add."""
-        self.check_inputs(input_values, attention_mask)
-        log_mel, valid = self.spectrogram(input_values, attention_mask)
-        acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
+        """Computes what [`HEARModel`] does up to the acoustic hidden states."""
+        self._check_inputs(input_values, attention_mask)
+        log_mel, frame_mask = self.spectrogram(input_values, attention_mask)
+        acoustic = self.encode(log_mel, frame_mask, mask_time_indices, output_attentions, output_hidden_states)
         return HEARModelOutput(
             acoustic_hidden_states=acoustic.last_hidden_state,
-            frame_mask=all_valid(acoustic.last_hidden_state) if valid is None else valid,
+            frame_mask=all_valid(acoustic.last_hidden_state) if frame_mask is None else frame_mask,
             hidden_states=acoustic.hidden_states,
             attentions=acoustic.attentions,
         )
 
-    def encode(self, log_mel, valid, hidden_time, output_attentions, output_hidden_states):
+    def encode(
+        self,
+        log_mel: torch.Tensor,
+        frame_mask: torch.Tensor | None,
+        mask_time_indices: torch.Tensor | None,
+        output_attentions: bool,
+        output_hidden_states: bool,
+    ):
         """The acoustic model's outputs for normalised log-mel frames."""
         batch_size, num_frames = log_mel.shape[0], log_mel.shape[1] // 2
-        self.check_frames("mask_time_indices", hidden_time, batch_size, num_frames)
-        masks = self.frame_masks(valid, hidden_time, batch_size, num_frames)
+        self._check_frames("mask_time_indices", mask_time_indices, batch_size, num_frames)
+        masks = self.frame_masks(frame_mask, mask_time_indices, batch_size, num_frames)
         log_mel = log_mel[:, : 2 * num_frames].to(self.dtype)
         return self.acoustic_model(log_mel, masks, output_attentions, output_hidden_states)
 
     def frame_masks(
-        self, valid: torch.Tensor | None, hidden_time: torch.Tensor | None, batch_size: int, num_frames: int
+        self,
+        frame_mask: torch.Tensor | None,
+        mask_time_indices: torch.Tensor | None,
+        batch_size: int,
+        num_frames: int,
     ) -> FrameMasks:
-        """The given masks, and those that SpecAugment draws while training."""
-        config, hidden_features = self.config, None
+        """The given masks, and those that SpecAugment draws in training."""
+        config, mask_feature_indices = self.config, None
         if self.training and config.apply_spec_augment:
             everything = torch.ones(batch_size, num_frames, dtype=torch.bool, device=self.device)
-            if hidden_time is None and config.mask_time_prob > 0:
-                hidden_time = span_mask(
-                    everything if valid is None else valid,
+            if mask_time_indices is None and config.mask_time_prob > 0:
+                mask_time_indices = span_mask(
+                    everything if frame_mask is None else frame_mask,
                     config.mask_time_prob,
                     config.mask_time_length,
                     config.mask_time_min_masks,
                 )
             if config.mask_feature_prob > 0:
-                hidden_features = span_mask(
+                mask_feature_indices = span_mask(
                     everything[:, :1].expand(-1, config.hidden_size),
                     config.mask_feature_prob,
                     config.mask_feature_length,
                     config.mask_feature_min_masks,
                 )
-        return FrameMasks(valid, hidden_time, hidden_features)
+        return FrameMasks(frame_mask, mask_time_indices, mask_feature_indices)
 
 
 class HEARModel(HEARAcousticEncoder):
@@ -178,8 +181,7 @@ class HEARModel(HEARAcousticEncoder):
     """
 
     def __init__(self, config: HEARConfig):
-        super().__init__(config)
-        self.spectrogram = HEARSpectrogram(config)
+        super().__init__(config, HEARSpectrogram(config))
         self.spectrogram_mixture = HEARSpectrogramMixture(config)
         self.task_model = HEARTaskModel(config)
         self.post_init()
@@ -192,8 +194,8 @@ class HEARModel(HEARAcousticEncoder):
         mask_time_indices: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        output_acoustic_hidden_states: bool = True,
         return_dict: bool | None = None,
+        _in_place: bool = False,
     ) -> HEARModelOutput:
         r"""
         Args:
@@ -202,89 +204,84 @@ class HEARModel(HEARAcousticEncoder):
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip.
             mask_time_indices (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
-                True = frame hidden from the acoustic model.
+                True = frame that is masked in front of the acoustic model's layers.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
-            output_acoustic_hidden_states (`bool`, *optional*, defaults to `True`):
-                Whether to return the acoustic model's output. Without it an hour takes 276 MB less.
             return_dict (`bool`, *optional*): Whether to return a [`HEARModelOutput`] rather than a tuple.
 
         Raises:
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or a
                 mask has another shape.
         """
-        output_attentions, output_hidden_states = self.outputs_wanted(output_attentions, output_hidden_states)
-        self.check_inputs(input_values, attention_mask)
+        output_attentions, output_hidden_states = self._outputs_wanted(output_attentions, output_hidden_states)
+        self._check_inputs(input_values, attention_mask)
 
-        log_mel, log_power, valid = self.spectrogram(input_values, attention_mask)
-        acoustic = self.encode(log_mel, valid, mask_time_indices, output_attentions, output_hidden_states)
-        del log_mel  # 180 MB of an hour
-        overwrites = not (output_acoustic_hidden_states or output_hidden_states or torch.is_grad_enabled())
-        integrated, attentions = self.integrate(
-            acoustic.last_hidden_state, log_power, valid, output_attentions, overwrites
+        acoustic, log_power, frame_mask = self.encode_waveform(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
-        valid = all_valid(integrated) if valid is None else valid
+        # Private to the classifier, which needs no acoustic hidden states: overwriting those of an hour saves 276 MB.
+        in_place = _in_place and not (output_hidden_states or torch.is_grad_enabled())
+        integrated, attentions = self.integrate(
+            acoustic.last_hidden_state, log_power, frame_mask, output_attentions, in_place
+        )
+        frame_mask = all_valid(integrated) if frame_mask is None else frame_mask
+        pooled = pool_statistics(integrated, frame_mask, self.config.max_position_embeddings)
 
         return HEARModelOutput(
             last_hidden_state=integrated,
-            pooler_output=pool_statistics(integrated, valid, self.config.max_position_embeddings).to(integrated.dtype),
-            acoustic_hidden_states=acoustic.last_hidden_state if output_acoustic_hidden_states else None,
-            frame_mask=valid,
+            pooler_output=pooled.to(integrated.dtype),
+            acoustic_hidden_states=None if _in_place else acoustic.last_hidden_state,
+            frame_mask=frame_mask,
             hidden_states=(*acoustic.hidden_states, integrated) if output_hidden_states else None,
             attentions=(*acoustic.attentions, attentions) if output_attentions else None,
         )
 
-    def integrate(self, acoustic_hidden_states, log_power, valid, output_attentions, overwrites=False):
-        """Mixture and task model, segment by segment: (B, n, D) -> (B, n, task_hidden_size).
+    def encode_waveform(self, input_values, attention_mask, *options):
+        """The acoustic model's outputs, log-power and frame mask; on return an hour's log-mel of 184 MB is freed."""
+        log_mel, log_power, frame_mask = self.spectrogram(input_values, attention_mask)
+        return self.encode(log_mel, frame_mask, *options), log_power, frame_mask
 
-        Where it `overwrites`, the result of a long clip may take the place of its acoustic hidden states.
-        """
-        num_frames, length = acoustic_hidden_states.shape[1], self.config.max_position_embeddings
-        if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and num_frames > length):
-            return self.integrate_in_one_graph(acoustic_hidden_states, log_power, valid, output_attentions)
+    def integrate(
+        self,
+        acoustic_hidden_states: torch.Tensor,
+        log_power: HEARLogPower,
+        frame_mask: torch.Tensor | None,
+        output_attentions: bool,
+        in_place: bool,
+    ):
+        """Mixture and task model: (B, n, D) -> (B, n, task_hidden_size), and attention probabilities."""
+        num_frames = acoustic_hidden_states.shape[1]
+        if fits(num_frames, self.config.max_position_embeddings):
+            power = log_power.frames(0, 2 * num_frames)
+            return self.integrate_segment(acoustic_hidden_states, power, frame_mask, output_attentions)
+        return self.integrate_segments(acoustic_hidden_states, log_power, frame_mask, output_attentions, in_place)
+
+    def integrate_segment(self, acoustic_hidden_states, log_power, frame_mask, output_attentions):
+        mixed = self.spectrogram_mixture(acoustic_hidden_states, log_power.to(acoustic_hidden_states.dtype))
+        return self.task_model(mixed, frame_mask, output_attentions)
+
+    @compiled_as(integrate_in_one_batch)
+    def integrate_segments(self, acoustic_hidden_states, log_power, frame_mask, output_attentions, in_place):
         attentions = []
 
-        def compute(start, stop):
-            segment = acoustic_hidden_states[:, start:stop]
-            mixed = self.spectrogram_mixture(segment, log_power[2 * start : 2 * stop].to(segment.dtype))
-            segment_valid = None if valid is None else valid[:, start:stop]
-            output, weights = self.task_model(mixed, segment_valid, output_attentions)
+        def compute(start: int, stop: int) -> tuple[torch.Tensor]:
+            segment_mask = None if frame_mask is None else frame_mask[:, start:stop]
+            segment, power = acoustic_hidden_states[:, start:stop], log_power.frames(2 * start, 2 * stop)
+            output, weights = self.integrate_segment(segment, power, segment_mask, output_attentions)
             attentions.append(weights)
             return (output,)
 
-        fits = acoustic_hidden_states.shape[-1] == self.config.task_hidden_size
-        place = (acoustic_hidden_states,) if overwrites and fits else ()
-        (integrated,) = in_segments(compute, num_frames, length, place)
-        return integrated, attentions[0] if num_frames <= length else tuple(attentions)
-
-    def integrate_in_one_graph(self, acoustic_hidden_states, log_power, valid, output_attentions):
-        """As [`HEARModel.integrate`] with the segments, the last one padded, in the rows of one batch."""
-        if output_attentions:
-            raise ValueError(
-                "`output_attentions` needs a model that is not compiled, or clips of at most "
-                f"{self.config.max_position_embeddings} frames, found: {acoustic_hidden_states.shape[1]}."
-            )
-        batch_size, num_frames = acoustic_hidden_states.shape[:2]
-        length = torch.sym_min(num_frames, self.config.max_position_embeddings)
-        num_segments = (num_frames + length - 1) // length
-
-        def cut(frames, rows_per_frame):
-            missing = rows_per_frame * (num_segments * length - num_frames)
-            padded = nn.functional.pad(frames, (0, 0, 0, missing))
-            return padded.reshape(batch_size * num_segments, rows_per_frame * length, frames.shape[2])
-
-        valid = all_valid(acoustic_hidden_states) if valid is None else valid
-        spectrum = log_power[0 : 2 * num_frames].to(acoustic_hidden_states.dtype)
-        mixed = self.spectrogram_mixture(cut(acoustic_hidden_states, 1), cut(spectrum, 2))
-        output, _ = self.task_model(mixed, cut(valid.unsqueeze(-1), 1).squeeze(-1))
-        return output.reshape(batch_size, num_segments * length, -1)[:, :num_frames], None
+        num_frames, width = acoustic_hidden_states.shape[1:]
+        out = (acoustic_hidden_states,) if in_place and width == self.config.task_hidden_size else ()
+        (integrated,) = in_segments(compute, num_frames, self.config.max_position_embeddings, out)
+        return integrated, tuple(attentions)
 
 
 class HEARForPreTraining(HEARPreTrainedModel):
-    """HEAR's acoustic model with a head that tells the codes of hidden frames: masked audio modelling (paper, 3.2).
+    """HEAR's acoustic model with a head that predicts the codes of masked frames: masked audio modelling (paper, 3.2).
 
     The codes come from a [`HEARQuantizer`]. Mixture and task model have no part in this stage: a classifier that is
-    loaded from such a checkpoint starts them anew.
+    loaded from such a checkpoint starts with new ones.
 
     Args:
         config ([`HEARConfig`]): Sizes, among them the quantizer's `codebook_size`.
@@ -299,7 +296,7 @@ class HEARForPreTraining(HEARPreTrainedModel):
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:
-        """Stops the training of the convolution in front of the acoustic model."""
+        """Freezes the convolution in front of the acoustic model."""
         self.hear.acoustic_model.feature_encoder.requires_grad_(False)
 
     @can_return_tuple
@@ -320,7 +317,7 @@ class HEARForPreTraining(HEARPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 = real sample, 0 = padding.
             mask_time_indices (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
-                True = frame hidden from the acoustic model, and scored. In padding it has no effect.
+                True = frame masked and scored. In padding it has no effect.
             labels (`torch.LongTensor` of shape `(batch_size, num_frames)`, *optional*):
                 The quantizer's codes, in `[0, config.codebook_size - 1]`; -100 = not scored. Needs
                 `mask_time_indices`.
@@ -333,21 +330,21 @@ class HEARForPreTraining(HEARPreTrainedModel):
         """
         if labels is not None and mask_time_indices is None:
             raise ValueError(
-                "`labels` must come with `mask_time_indices`, which say where they are scored, found: None. "
-                "`hear_hf.masking_hear.share_mask` draws them."
+                "`labels` must come with `mask_time_indices`, which mark the frames to score, found: None. "
+                "`hear_hf.share_mask` draws them."
             )
         outputs = self.hear(
             input_values,
             attention_mask,
             mask_time_indices,
-            *self.outputs_wanted(output_attentions, output_hidden_states),
+            *self._outputs_wanted(output_attentions, output_hidden_states),
         )
         logits = self.code_head(outputs.acoustic_hidden_states)
-        self.check_frames("labels", labels, *logits.shape[:2])
+        self._check_frames("labels", labels, *logits.shape[:2])
         loss = accuracy = num_masked = None
         if labels is not None:
-            hidden = outputs.frame_mask.logical_and(mask_time_indices)
-            loss, accuracy, num_masked = masked_prediction_scores(logits, labels, hidden)
+            masked = outputs.frame_mask.logical_and(mask_time_indices)
+            loss, accuracy, num_masked = masked_prediction_scores(logits, labels, masked)
         return HEARForPreTrainingOutput(
             loss=loss,
             logits=logits,
@@ -360,13 +357,15 @@ class HEARForPreTraining(HEARPreTrainedModel):
         )
 
 
-def masked_prediction_scores(logits: torch.Tensor, labels: torch.Tensor, hidden: torch.Tensor):
-    """Mean cross entropy and accuracy over the hidden frames, and their number; 0 where there are none."""
-    labels = labels.masked_fill(~hidden, -100)
+def masked_prediction_scores(
+    logits: torch.Tensor, labels: torch.Tensor, masked: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean cross entropy and accuracy over the masked frames, and their number; all 0 where there are none."""
+    labels = labels.masked_fill(~masked, -100)
     num_masked = (labels != -100).sum()
     total = nn.functional.cross_entropy(at_least_float32(logits).flatten(0, 1), labels.flatten(), reduction="sum")
-    num_right = (logits.argmax(-1) == labels).sum()
-    return total / num_masked.clamp(min=1), num_right / num_masked.clamp(min=1), num_masked
+    num_correct = (logits.argmax(-1) == labels).sum()
+    return total / num_masked.clamp(min=1), num_correct / num_masked.clamp(min=1), num_masked
 
 
 class HEARForAudioClassification(HEARPreTrainedModel):
@@ -386,11 +385,11 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:
-        """Stops the training of the convolution in front of the acoustic model."""
+        """Freezes the convolution in front of the acoustic model."""
         self.hear.acoustic_model.feature_encoder.requires_grad_(False)
 
     def freeze_base_model(self) -> None:
-        """Stops the training of everything but the classification head."""
+        """Freezes everything but the classification head."""
         self.hear.requires_grad_(False)
 
     @can_return_tuple
@@ -421,8 +420,8 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             attention_mask=attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            output_acoustic_hidden_states=False,
             return_dict=True,
+            _in_place=True,
         )
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, at_least_float32(logits), self.config)

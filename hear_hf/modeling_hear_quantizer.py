@@ -11,17 +11,19 @@ from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
-from .attention_hear import HEARAttention  # noqa: F401  (as below)
+from .attention_hear import HEARAttention  # noqa: F401  (Transformers 5.4 copies only files that this one imports)
 from .configuration_hear import HEARQuantizerConfig
-from .masking_hear import share_mask  # noqa: F401  (as below)
-from .modeling_hear import HEARPreTrainedModel, all_valid
+from .frames_hear import all_valid, at_least_float32
+from .graphs_hear import fits  # noqa: F401  (as above)
+from .masking_hear import share_mask  # noqa: F401  (as above)
+from .modeling_hear import HEARPreTrainedModel
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
-from .spectrogram_hear import HEARLogMel, at_least_float32
-from .task_model_hear import HEARTaskModel  # noqa: F401  (of local remote code 5.4 copies only what this file names)
+from .spectrogram_hear import HEARLogMel
+from .task_model_hear import HEARTaskModel  # noqa: F401  (as above)
 
 
 class HEARGumbelVectorQuantizer(nn.Module):
-    """Code scores -> code vectors: the best code's, or in training one drawn by the Gumbel softmax (arXiv:1611.01144).
+    """Logits -> code vectors: the best code's, or in training one drawn by the Gumbel softmax (arXiv:1611.01144).
 
     The temperature falls exponentially with the number of updates, which is saved with the weights.
     """
@@ -43,7 +45,7 @@ class HEARGumbelVectorQuantizer(nn.Module):
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         if self.training:
-            # A `tau` that is a tensor works too, and the host need not wait for its value.
+            # `tau` may be a tensor, whose value the CPU need not wait for.
             chosen = nn.functional.gumbel_softmax(logits.float(), tau=self.temperature, hard=True)  # type: ignore[arg-type]
         else:
             chosen = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1])
@@ -65,15 +67,17 @@ class HEARQuantizerDecoder(nn.Module):
         if config.teacher_hidden_size is not None:
             self.teacher_head = nn.Linear(width, config.teacher_hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        hidden_states = self.transformer(hidden_states, FrameMasks(valid)).last_hidden_state
+    def forward(
+        self, hidden_states: torch.Tensor, frame_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        hidden_states = self.transformer(hidden_states, FrameMasks(frame_mask)).last_hidden_state
         hidden_states = self.layer_norm(nn.functional.gelu(self.dense(hidden_states)))
         log_mel = self.mel_head(hidden_states).unflatten(-1, (2, self.num_mel_bins)).flatten(1, 2)  # (B, T, mel)
         return log_mel, None if self.teacher_head is None else self.teacher_head(hidden_states)
 
 
 def decoder_layers_config(config: HEARQuantizerConfig) -> HEARQuantizerConfig:
-    """The configuration whose layers are the decoder's."""
+    """Configuration of the decoder's layers."""
     return type(config)(
         hidden_size=config.decoder_hidden_size,
         num_hidden_layers=config.decoder_num_hidden_layers,
@@ -143,27 +147,27 @@ class HEARQuantizer(HEARQuantizerPreTrainedModel):
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or the
                 mask has another shape.
         """
-        self.check_inputs(input_values, attention_mask)
-        log_mel, valid = self.spectrogram(input_values, attention_mask)
-        return self.quantize(log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states))
+        self._check_inputs(input_values, attention_mask)
+        log_mel, frame_mask = self.spectrogram(input_values, attention_mask)
+        return self.quantize(log_mel, frame_mask, *self._outputs_wanted(output_attentions, output_hidden_states))
 
     def quantize(
         self,
         log_mel: torch.Tensor,
-        valid: torch.Tensor | None,
+        frame_mask: torch.Tensor | None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> HEARQuantizerOutput:
-        """The codes of normalised log-mel frames, (B, T, num_mel_bins), an odd last of which is dropped."""
+        """Quantizes normalised log-mel frames, (B, T, num_mel_bins); an odd last frame is dropped."""
         log_mel = log_mel[:, : log_mel.shape[1] // 2 * 2].to(self.dtype)
-        encoded = self.acoustic_model(log_mel, FrameMasks(valid), output_attentions, output_hidden_states)
+        encoded = self.acoustic_model(log_mel, FrameMasks(frame_mask), output_attentions, output_hidden_states)
         logits = self.code_head(encoded.last_hidden_state)
-        valid = all_valid(logits) if valid is None else valid
+        frame_mask = all_valid(logits) if frame_mask is None else frame_mask
         return HEARQuantizerOutput(
             logits=logits,
-            codes=logits.argmax(-1).masked_fill(~valid, -100),
+            codes=logits.argmax(-1).masked_fill(~frame_mask, -100),
             last_hidden_state=encoded.last_hidden_state,
-            frame_mask=valid,
+            frame_mask=frame_mask,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -187,7 +191,7 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
         self.post_init()
 
     def anneal_temperature(self) -> None:
-        """Lets the temperature of the Gumbel softmax fall by one step."""
+        """Lowers the temperature of the Gumbel softmax by one step."""
         self.vector_quantizer.num_updates += 1
 
     @can_return_tuple
@@ -218,25 +222,20 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             `ValueError`: if something has another shape, or teacher states are given to a model without
                 `config.teacher_hidden_size`.
         """
-        self.check_inputs(input_values, attention_mask)
-        log_mel, valid = self.quantizer.spectrogram(input_values, attention_mask)
+        self._check_inputs(input_values, attention_mask)
+        log_mel, frame_mask = self.quantizer.spectrogram(input_values, attention_mask)
         quantized = self.quantizer.quantize(
-            log_mel, valid, *self.outputs_wanted(output_attentions, output_hidden_states)
+            log_mel, frame_mask, *self._outputs_wanted(output_attentions, output_hidden_states)
         )
         assert quantized.logits is not None and quantized.codes is not None and quantized.frame_mask is not None
-        self.check_teacher(teacher_hidden_states, quantized.codes)
-        valid, log_mel = quantized.frame_mask, log_mel[:, : 2 * quantized.codes.shape[1]]
-        reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), valid)
+        self._check_teacher(teacher_hidden_states, quantized.codes)
+        log_mel, frame_mask = log_mel[:, : 2 * quantized.codes.shape[1]], quantized.frame_mask
+        reconstruction, prediction = self.decoder(self.vector_quantizer(quantized.logits), frame_mask)
 
-        losses = {
-            "reconstruction_loss": valid_mean((at_least_float32(reconstruction) - log_mel).square().mean(-1), valid)
-        }
+        losses = {"reconstruction_loss": reconstruction_loss(reconstruction, log_mel, frame_mask)}
         if teacher_hidden_states is not None:
-            teacher = at_least_float32(teacher_hidden_states)
-            teacher = teacher.masked_fill(~valid.unsqueeze(-1), 0.0)  # NaN has NaN gradients
-            similarity = nn.functional.cosine_similarity(at_least_float32(prediction), teacher, dim=-1)
-            losses["distillation_loss"] = valid_mean(1 - similarity, valid)
-        losses["diversity_loss"] = diversity_loss(quantized.logits, valid)
+            losses["distillation_loss"] = distillation_loss(prediction, teacher_hidden_states, frame_mask)
+        losses["diversity_loss"] = diversity_loss(quantized.logits, frame_mask)
         perplexity, usage = code_statistics(count_codes(quantized.codes, self.config.codebook_size))
         return HEARQuantizerForPreTrainingOutput(
             loss=sum(getattr(self.config, f"{name}_weight") * loss for name, loss in losses.items()),
@@ -248,12 +247,12 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             temperature=self.vector_quantizer.temperature,
             reconstruction=reconstruction,
             log_mel=log_mel,
-            frame_mask=valid,
+            frame_mask=frame_mask,
             hidden_states=quantized.hidden_states,
             attentions=quantized.attentions,
         )
 
-    def check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:
+    def _check_teacher(self, teacher_hidden_states: torch.Tensor | None, codes: torch.Tensor) -> None:
         if teacher_hidden_states is None:
             return
         width = self.config.teacher_hidden_size
@@ -261,32 +260,45 @@ class HEARQuantizerForPreTraining(HEARQuantizerPreTrainedModel):
             raise ValueError(
                 "`teacher_hidden_states` need a model whose `config.teacher_hidden_size` is their width, found: None."
             )
-        self.check_frames("teacher_hidden_states", teacher_hidden_states, *codes.shape, width)
+        self._check_frames("teacher_hidden_states", teacher_hidden_states, *codes.shape, width)
 
 
-def valid_mean(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean over the valid frames; `values` are (B, n), or (B, T) where each encoder frame has two."""
-    valid = valid.repeat_interleave(values.shape[1] // valid.shape[1], dim=1)
-    return torch.where(valid, values, 0.0).sum() / valid.sum()
+def reconstruction_loss(reconstruction: torch.Tensor, log_mel: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+    """Squared error of the log-mel frames, two of which belong to each encoder frame."""
+    errors = (at_least_float32(reconstruction) - log_mel).square().mean(-1)
+    return valid_mean(errors, frame_mask.repeat_interleave(2, dim=1))
 
 
-def diversity_loss(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def distillation_loss(
+    prediction: torch.Tensor, teacher_hidden_states: torch.Tensor, frame_mask: torch.Tensor
+) -> torch.Tensor:
+    """1 less the cosine between the predicted and the teacher's hidden states."""
+    teacher = at_least_float32(teacher_hidden_states)
+    teacher = teacher.masked_fill(~frame_mask.unsqueeze(-1), 0.0)  # NaN has NaN gradients
+    return valid_mean(1 - nn.functional.cosine_similarity(at_least_float32(prediction), teacher, dim=-1), frame_mask)
+
+
+def diversity_loss(logits: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
     """Squared distance of the mean code probabilities over the valid frames from equal ones."""
-    probs = at_least_float32(logits).softmax(-1) * valid.unsqueeze(-1)
-    mean_probs = probs.sum((0, 1)) / valid.sum()
+    probs = at_least_float32(logits).softmax(-1) * frame_mask.unsqueeze(-1)
+    mean_probs = probs.sum((0, 1)) / frame_mask.sum()
     return (mean_probs - 1 / logits.shape[-1]).square().sum()
 
 
+def valid_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return torch.where(mask, values, 0.0).sum() / mask.sum()
+
+
 def count_codes(codes: torch.Tensor, codebook_size: int) -> torch.Tensor:
-    """How often each code occurs, (codebook_size,); -100 is not counted."""
-    # One place more, for -100; `bincount` would force the device to wait.
+    """Counts how often each code occurs, (codebook_size,), without -100."""
+    # The last count is that of -100. `bincount` would make the CPU wait for a GPU.
     counts = torch.zeros(codebook_size + 1, device=codes.device)
-    places = torch.where(codes < 0, codebook_size, codes).flatten()
-    return counts.scatter_add(0, places, torch.ones_like(places, dtype=counts.dtype))[:codebook_size]
+    indices = torch.where(codes < 0, codebook_size, codes).flatten()
+    return counts.scatter_add(0, indices, torch.ones_like(indices, dtype=counts.dtype))[:codebook_size]
 
 
 def code_statistics(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Perplexity of codes that occur so often, and the share of the codebook in use."""
+    """Perplexity of codes with these counts, and the share of the codebook in use."""
     shares = counts / counts.sum().clamp(min=1)
     return torch.special.entr(shares).sum().exp(), (counts > 0).float().mean()
 

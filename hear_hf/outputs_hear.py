@@ -1,4 +1,4 @@
-"""What the HEAR models return."""
+"""Outputs of the HEAR models."""
 
 from dataclasses import dataclass
 
@@ -16,16 +16,16 @@ class HEARModelOutput(ModelOutput):
             Output of the task model, one vector per 20 ms.
         pooler_output (`torch.FloatTensor` of shape `(batch_size, 3 * task_hidden_size)`):
             Mean, maximum and standard deviation of `last_hidden_state` over each clip's valid frames.
-        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`, *optional*):
-            Output of the acoustic model, unless `output_acoustic_hidden_states=False`.
+        acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
+            Output of the acoustic model.
         frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
             True where a frame belongs to the clip, False where it is padding.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
             Output of the feature encoder, of each layer of the acoustic model, and of the task model.
         attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
             Attention probabilities of each layer of the acoustic model, of shape `(batch_size, num_heads, num_frames,
-            num_frames)`, or for clips of several windows a tuple of these, one a window; last those of the task model,
-            or for clips of several segments a tuple of these.
+            num_frames)`, or for clips of several windows a tuple of these, one for each window; last those of the task
+            model, or for clips of several segments a tuple of these.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -43,13 +43,13 @@ class HEARForPreTrainingOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
-            Cross entropy of the codes at the hidden frames.
+            Cross entropy of the codes of the masked frames.
         logits (`torch.FloatTensor` of shape `(batch_size, num_frames, codebook_size)`):
             Scores of the codes of each frame, before the softmax.
         masked_accuracy (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
-            Share of the hidden frames whose code is scored highest.
+            Share of the masked frames whose code is scored highest.
         num_masked_frames (`torch.LongTensor` of shape `(1,)`, *optional*, with `labels`):
-            Frames over which `loss` and `masked_accuracy` are means.
+            Number of frames over which `loss` and `masked_accuracy` are means.
         acoustic_hidden_states (`torch.FloatTensor` of shape `(batch_size, num_frames, hidden_size)`):
             Output of the acoustic model.
         frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
@@ -117,7 +117,7 @@ class HEARQuantizerForPreTrainingOutput(ModelOutput):
         codes (`torch.LongTensor` of shape `(batch_size, num_frames)`):
             Highest-scored code of each frame; -100 in padding.
         code_perplexity (`torch.FloatTensor` of shape `(1,)`):
-            Exponential of the entropy of `codes` over the batch: so many codes would be in use if all were equally.
+            Exponential of the entropy of `codes` over the batch: as many codes, equally frequent, would have it.
         code_usage (`torch.FloatTensor` of shape `(1,)`):
             Share of the codebook that occurs in `codes`.
         temperature (`torch.FloatTensor` of shape `(1,)`):

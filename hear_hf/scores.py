@@ -1,4 +1,4 @@
-"""Scores of labels: what a classifier's logits mean."""
+"""Scores of labels from a classifier's logits."""
 
 import torch
 

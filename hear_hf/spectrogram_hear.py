@@ -4,12 +4,16 @@ Shapes: B batch, N samples, T spectrogram frames (10 ms), n = T // 2 encoder fra
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig, HEARQuantizerConfig
+from .frames_hear import frame_mask, in_segments, num_encoder_frames
+from .graphs_hear import at_once, exported_as, is_readable, multiplied_power_spectrogram
 
 MEL_N_FFT = 1024
 MEL_HOP_LENGTH = MEL_SAMPLING_RATE // 100  # 160 samples = 10 ms
@@ -21,21 +25,11 @@ FRAMES_AT_ONCE = 3_000  # 30 s: an hour's log-power alone would be 740 MB
 FRAMES_PER_SEGMENT = 500  # of a longer clip
 
 
-def num_encoder_frames(num_samples, hop_length: int):
-    """Encoder frames (20 ms) of clips of `num_samples`, an `int` or an integer tensor; an odd last hop is dropped."""
-    return (1 + num_samples // hop_length) // 2
-
-
-def frame_mask(lengths: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """True where a frame is valid: lengths (B,) or (B, 1) -> (B, num_frames)."""
-    return torch.arange(num_frames, device=lengths.device) < lengths.view(-1, 1)
-
-
 def htk_mel_filters(num_frequency_bins: int, num_mel_bins: int) -> torch.Tensor:
     """Triangular mel filters from 0 to 8 kHz, (num_frequency_bins, num_mel_bins).
 
-    The HTK scale, no area normalisation. Worked out in float32 on purpose: so the original's table comes out to the
-    bit, where `transformers.audio_utils.mel_filter_bank` (float64) differs by 1e-5.
+    The HTK scale, no area normalisation. Computed in float32 on purpose: it equals the original's table to the bit,
+    from which `transformers.audio_utils.mel_filter_bank` (float64) differs by 1e-5.
     """
     frequencies = torch.linspace(0, MEL_MAX_FREQUENCY, num_frequency_bins, dtype=torch.float32, device="cpu")
     top = 2595.0 * math.log10(1.0 + MEL_MAX_FREQUENCY / 700.0)
@@ -49,7 +43,7 @@ def htk_mel_filters(num_frequency_bins: int, num_mel_bins: int) -> torch.Tensor:
 
 
 def sinc_resampling_kernel(source: int, target: int, zero_crossings: int = 6, rolloff: float = 0.99) -> torch.Tensor:
-    """Hann-windowed sinc low-pass, one phase a row: (target, 1, 2 * width + source), for rates without common factor.
+    """Hann-windowed sinc low-pass for rates without a common factor: (target, 1, 2 * width + source), one phase a row.
 
     Source: J. O. Smith, "Digital Audio Resampling", https://ccrma.stanford.edu/~jos/resample/.
     """
@@ -64,9 +58,9 @@ def sinc_resampling_kernel(source: int, target: int, zero_crossings: int = 6, ro
 
 @dataclass
 class HEARClips:
-    """The valid samples of a padded batch, less each clip's mean. Padding, on either side, is never read.
+    """The clips of a batch without their means. Padding, on either side, is never read.
 
-    `waveform` is (B, N); `starts`, `lengths` and `means` are (B, 1), the first two (1, 1) where there is no mask.
+    `waveform` is (B, N); `starts`, `lengths` and `means` are (B, 1), the first two (1, 1) without padding.
     """
 
     waveform: torch.Tensor
@@ -77,13 +71,24 @@ class HEARClips:
 
     @classmethod
     def from_batch(cls, waveform: torch.Tensor, attention_mask: torch.Tensor | None) -> "HEARClips":
-        if attention_mask is None:
+        if attention_mask is None or has_no_padding(attention_mask):
             lengths = torch.full((1, 1), waveform.shape[1], device=waveform.device)
             return cls(waveform, torch.zeros_like(lengths), lengths, waveform.mean(-1, keepdim=True), False)
-        valid = attention_mask.bool()
-        lengths = valid.sum(-1, keepdim=True).clamp(min=1)
-        means = torch.where(valid, waveform, 0.0).sum(-1, keepdim=True) / lengths
-        return cls(waveform, valid.int().argmax(-1, keepdim=True), lengths, means, True)
+        real = attention_mask.bool()
+        lengths = real.sum(-1, keepdim=True).clamp(min=1)
+        means = torch.where(real, waveform, 0.0).sum(-1, keepdim=True) / lengths
+        return cls(waveform, real.int().argmax(-1, keepdim=True), lengths, means, True)
+
+    def spectrogram_mask(self, hop_length: int) -> torch.Tensor:
+        """True where a spectrogram frame is valid, (B, T), or (1, T) without padding."""
+        return frame_mask(1 + self.lengths // hop_length, 1 + self.waveform.shape[1] // hop_length)
+
+    def frame_mask(self, hop_length: int) -> torch.Tensor | None:
+        """True where an encoder frame is valid, (B, n), at least the first of each clip; `None` without padding."""
+        if not self.padded:
+            return None
+        lengths = num_encoder_frames(self.lengths, hop_length).clamp(min=1)
+        return frame_mask(lengths, num_encoder_frames(self.waveform.shape[1], hop_length))
 
     def segment(self, start: int, stop: int) -> torch.Tensor:
         """Samples start..stop of each clip, (B, S), mirrored at the clip's own ends."""
@@ -94,7 +99,7 @@ class HEARClips:
         return self.waveform.index_select(1, position[0]) - self.means  # several times as fast
 
     def resample(self, kernel: torch.Tensor, source: int) -> "HEARClips":
-        """The same clips at another rate, where `kernel` is a `sinc_resampling_kernel` from the rate `source`."""
+        """Resamples by a `sinc_resampling_kernel` from the rate `source`."""
         target, _, taps = kernel.shape
         num_samples = self.waveform.shape[1]
         width = (taps - source) // 2
@@ -106,18 +111,27 @@ class HEARClips:
         return HEARClips(waveform, torch.zeros_like(lengths), lengths, torch.zeros_like(self.means), self.padded)
 
 
+@dataclass
 class HEARLogPower:
-    """Normalised log-power frames, (B, frames, n_fft // 2 + 1), worked out when they are asked for by a slice."""
+    """Normalised log-power frames. Those of a long clip are computed on demand: an hour's would be 740 MB.
 
-    def __init__(self, compute, mean: torch.Tensor, std: torch.Tensor):
-        self.compute, self.mean, self.std = compute, mean, std
+    `power(start, stop)` gives power frames; `log_power` holds the logarithms of all of them where the clip is short.
+    """
 
-    def __getitem__(self, frames: slice) -> torch.Tensor:
-        return (self.compute(frames.start, frames.stop) - self.mean) / (self.std + STD_FLOOR)
+    power: Callable[[int, int], torch.Tensor]
+    log_power: torch.Tensor | None
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def frames(self, start: int, stop: int) -> torch.Tensor:
+        """The frames start..stop, (B, stop - start, n_fft // 2 + 1)."""
+        whole = self.log_power
+        log_power = floored_log(self.power(start, stop)) if whole is None else whole[:, start:stop]
+        return (log_power - self.mean) / (self.std + STD_FLOOR)
 
 
-class HEARLogMel(nn.Module):
-    """Waveform -> log-mel frames and the mask of the valid encoder frames."""
+class HEARFrontEnd(nn.Module):
+    """The fixed tables of a front end, which are neither saved nor rounded, and the power spectrogram of 16 kHz."""
 
     mel_window: torch.Tensor
     mel_filters: torch.Tensor
@@ -152,37 +166,6 @@ class HEARLogMel(nn.Module):
                 setattr(self, name, table.to(moved.device))
         return self
 
-    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> tuple:
-        """
-        Args:
-            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): Waveform in [-1, 1].
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 = real sample.
-
-        Returns:
-            log-mel `(batch_size, num_frames, num_mel_bins)` and the mask `(batch_size, num_frames // 2)` of valid
-            encoder frames, or `None` where there was no mask, or none that hides anything on a CPU.
-        """
-        if attention_mask is not None and hides_nothing(attention_mask):
-            attention_mask = None
-        with torch.autocast(device_type=input_values.device.type, enabled=False):
-            clips = HEARClips.from_batch(input_values.float(), attention_mask)
-            num_frames = 1 + input_values.shape[1] // self.hop_length
-            frame_lengths = 1 + clips.lengths // self.hop_length
-            spectra = self.log_spectra(clips, num_frames, frame_mask(frame_lengths, num_frames))
-        mask = None
-        if attention_mask is not None:
-            mask = frame_mask((frame_lengths // 2).clamp(min=1), num_frames // 2)
-        return *spectra, mask
-
-    def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple:
-        mel_clips = self.resampled(clips)
-
-        def compute(start, stop):
-            return with_moments(floored_log(self.mel_power(mel_clips, start, stop) @ self.mel_filters))
-
-        log_mel, moments = in_segments(compute, num_frames, segment_length(num_frames))
-        return (normalised_in_place(log_mel, *clip_moments(moments, mask)),)
-
     def resampled(self, clips: HEARClips) -> HEARClips:
         return clips.resample(self.resampling_kernel, self.source_rate) if self.resamples else clips
 
@@ -190,11 +173,39 @@ class HEARLogMel(nn.Module):
         return power_spectrogram(clips, start, stop, MEL_N_FFT, MEL_HOP_LENGTH, self.mel_window)
 
 
-class HEARSpectrogram(HEARLogMel):
-    """Waveform -> log-mel, log-power and the mask of the valid encoder frames (paper, section 3.1).
+class HEARLogMel(HEARFrontEnd):
+    """Waveform -> log-mel frames and the mask of the valid encoder frames."""
 
-    `forward` gives what that of [`HEARLogMel`] gives, and after the log-mel a [`HEARLogPower`].
-    """
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): Waveform in [-1, 1].
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 = real sample.
+
+        Returns:
+            log-mel `(batch_size, num_frames, num_mel_bins)` and the mask `(batch_size, num_frames // 2)` of the valid
+            encoder frames, or `None` where no `attention_mask` is given, or on a CPU one without padding.
+        """
+        with torch.autocast(device_type=input_values.device.type, enabled=False):
+            clips = HEARClips.from_batch(input_values.float(), attention_mask)
+            log_mel = self.log_mel(clips)
+        return log_mel, clips.frame_mask(self.hop_length)
+
+    def log_mel(self, clips: HEARClips) -> torch.Tensor:
+        mel_clips, spectrogram_mask = self.resampled(clips), clips.spectrogram_mask(self.hop_length)
+
+        def compute(start: int, stop: int) -> tuple[torch.Tensor, ...]:
+            log_mel = floored_log(self.mel_power(mel_clips, start, stop) @ self.mel_filters)
+            return log_mel, frame_moments(log_mel)
+
+        log_mel, moments = in_spectrogram_segments(compute, spectrogram_mask.shape[1])
+        return normalised_in_place(log_mel, *clip_moments(moments, spectrogram_mask))
+
+
+class HEARSpectrogram(HEARFrontEnd):
+    """Waveform -> log-mel frames, log-power frames and the mask of the valid encoder frames (paper, section 3.1)."""
 
     window: torch.Tensor
 
@@ -207,71 +218,53 @@ class HEARSpectrogram(HEARLogMel):
         window = torch.hann_window(self.win_length, dtype=torch.float32, device="cpu")
         return {"window": window} | super().tables()
 
-    def log_spectra(self, clips: HEARClips, num_frames: int, mask: torch.Tensor) -> tuple[torch.Tensor, HEARLogPower]:
-        mel_clips, log_power = self.resampled(clips), None
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, HEARLogPower, torch.Tensor | None]:
+        """Computes what [`HEARLogMel`] does and, between the two, the [`HEARLogPower`] of the same frames."""
+        with torch.autocast(device_type=input_values.device.type, enabled=False):
+            clips = HEARClips.from_batch(input_values.float(), attention_mask)
+            log_mel, log_power = self.log_spectra(clips)
+        return log_mel, log_power, clips.frame_mask(self.hop_length)
 
-        def compute(start, stop):
-            nonlocal log_power
+    def log_spectra(self, clips: HEARClips) -> tuple[torch.Tensor, HEARLogPower]:
+        mel_clips, spectrogram_mask = self.resampled(clips), clips.spectrogram_mask(self.hop_length)
+        num_frames = spectrogram_mask.shape[1]
+        keeps_log_power = at_once(num_frames, FRAMES_AT_ONCE)
+
+        def compute(start: int, stop: int) -> tuple[torch.Tensor, ...]:
             power = self.power(clips, start, stop)
             mel_power = power if self.shares_stft else self.mel_power(mel_clips, start, stop)
-            log_power = floored_log(power)
-            return *with_moments(floored_log(mel_power @ self.mel_filters)), frame_moments(log_power)
+            log_power, log_mel = floored_log(power), floored_log(mel_power @ self.mel_filters)
+            computed = log_mel, frame_moments(log_mel), frame_moments(log_power)
+            return (*computed, log_power) if keeps_log_power else computed
 
-        def compute_log_power(start, stop):
-            if log_power is not None and at_once(num_frames, FRAMES_AT_ONCE):
-                return log_power[:, start:stop]
-            return floored_log(self.power(clips, start, stop))
-
-        log_mel, mel_moments, power_moments = in_segments(compute, num_frames, segment_length(num_frames))
-        log_mel = normalised_in_place(log_mel, *clip_moments(mel_moments, mask))
-        return log_mel, HEARLogPower(compute_log_power, *clip_moments(power_moments, mask))
+        log_mel, mel_moments, power_moments, *kept = in_spectrogram_segments(compute, num_frames)
+        log_mel = normalised_in_place(log_mel, *clip_moments(mel_moments, spectrogram_mask))
+        moments, log_power = clip_moments(power_moments, spectrogram_mask), kept[0] if kept else None
+        return log_mel, HEARLogPower(partial(self.power, clips), log_power, *moments)
 
     def power(self, clips: HEARClips, start: int, stop: int) -> torch.Tensor:
         return power_spectrogram(clips, start, stop, self.n_fft, self.hop_length, self.window)
 
 
-def hides_nothing(attention_mask: torch.Tensor) -> bool:
-    """Whether a mask may be left out, which is faster. A GPU would have to wait for the answer, a graph cannot ask."""
-    if attention_mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return bool(attention_mask.min() > 0)  # `all` would copy it
+def has_no_padding(attention_mask: torch.Tensor) -> bool:
+    """Whether a mask is known to mark no padding; the model is faster without it."""
+    return is_readable(attention_mask) and bool(attention_mask.min() > 0)  # `all` would copy it
 
 
-def at_once(num_frames: int, length: int) -> bool:
-    """Whether frames are worked out in one piece, as in graphs, rather than in segments of `length`."""
-    return torch.compiler.is_compiling() or num_frames <= length
-
-
-def segment_length(num_frames: int) -> int:
-    return FRAMES_AT_ONCE if at_once(num_frames, FRAMES_AT_ONCE) else FRAMES_PER_SEGMENT
-
-
-def in_segments(
-    compute, num_frames: int, length: int, joined: tuple[torch.Tensor, ...] = ()
+def in_spectrogram_segments(
+    compute: Callable[[int, int], tuple[torch.Tensor, ...]], num_frames: int
 ) -> tuple[torch.Tensor, ...]:
-    """Joins what `compute(start, stop)` gives, tensors (B, stop - start, ...), for the segments of `length` frames.
-
-    Filled in place, in `joined` where that is given: segments that stay between freed ones would fragment the heap, by
-    a gigabyte in an hour.
-    """
-    if at_once(num_frames, length):
-        return compute(0, num_frames)
-    for start in range(0, num_frames, length):
-        stop = min(start + length, num_frames)
-        parts = compute(start, stop)
-        joined = joined or tuple(part.new_empty(part.shape[0], num_frames, *part.shape[2:]) for part in parts)
-        for whole, part in zip(joined, parts, strict=True):
-            whole[:, start:stop] = part
-    return joined
+    length = FRAMES_AT_ONCE if at_once(num_frames, FRAMES_AT_ONCE) else FRAMES_PER_SEGMENT
+    return in_segments(compute, num_frames, length)
 
 
+@exported_as(multiplied_power_spectrogram)
 def power_spectrogram(
     clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
 ) -> torch.Tensor:
     """|STFT|^2 of the frames start..stop, each centred on its hop: (B, stop - start, n_fft // 2 + 1)."""
-    if torch.compiler.is_exporting():
-        real, imag = fourier_transform(clips, start, stop, n_fft, hop_length, window)
-        return real.square() + imag.square()
     samples = clips.segment(start * hop_length - n_fft // 2, (stop - 1) * hop_length + n_fft // 2)
     spectrum = torch.stft(
         samples, n_fft, hop_length, len(window), window, center=False, onesided=True, return_complex=True
@@ -280,39 +273,10 @@ def power_spectrogram(
     return real.square().add_(imag.square()).transpose(1, 2)  # (B, F, T) -> (B, T, F)
 
 
-def fourier_transform(
-    clips: HEARClips, start: int, stop: int, n_fft: int, hop_length: int, window: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Real and imaginary part of the STFT, (B, T, F), up to phase: as products, for few runtimes have a good FFT.
-
-    The window is symmetric about its middle, and its first weight is 0. So sums of two samples that mirror each other
-    meet cosines and differences sines, which takes half the products.
-    """
-    length, num_frames = len(window), stop - start
-    first = start * hop_length + (n_fft - length) // 2 - n_fft // 2
-    samples = clips.segment(first, first + (num_frames + length // hop_length) * hop_length)
-    hops = samples.unflatten(1, (-1, hop_length))
-    frames = torch.cat([hops[:, i : i + num_frames] for i in range(1 + length // hop_length)], dim=-1)[..., :length]
-    right = frames[..., (length + 1) // 2 :]
-    left = frames[..., 1 : length // 2 + 1].flip(-1)
-
-    frequency = torch.arange(n_fft // 2 + 1, device=window.device)
-    doubled_distance = 2 * torch.arange((length + 1) // 2, length, device=window.device)[:, None] - length
-    turns = doubled_distance * frequency % (2 * n_fft)  # in units of 1 / (2 * n_fft)
-    angle = turns.float() * (math.pi / n_fft)
-    weights = window[(length + 1) // 2 :, None] * torch.where(doubled_distance == 0, 0.5, 1.0)  # the middle: twice
-    return (right + left) @ (weights * angle.cos()), (right - left) @ (weights * angle.sin())
-
-
-def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32, for sums and logarithms; float64 stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 def floored_log(power: torch.Tensor) -> torch.Tensor:
-    """ln(power + LOG_FLOOR) - ln(LOG_FLOOR): the normalisation takes the shift out again.
+    """Computes ln(power + LOG_FLOOR) - ln(LOG_FLOOR), a shift that the normalisation removes.
 
-    Silence is then exactly 0, and its rounding errors are not blown up by a division by a vanishing deviation.
+    Silence is then exactly 0, and dividing by its vanishing deviation does not amplify rounding errors.
     """
     return (power / LOG_FLOOR).log1p_()
 
@@ -323,22 +287,18 @@ def frame_moments(frames: torch.Tensor) -> torch.Tensor:
     return torch.cat([mean, (frames - mean).square().mean(-1, keepdim=True)], dim=-1)
 
 
-def with_moments(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return frames, frame_moments(frames)
-
-
 def normalised_in_place(frames: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """An hour's log-mel is 180 MB: no copy of it."""
+    """Normalises without a copy: an hour's log-mel is 180 MB."""
     return frames.sub_(mean).div_(std + STD_FLOOR)
 
 
-def clip_moments(moments: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def clip_moments(moments: torch.Tensor, spectrogram_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and population standard deviation of each clip, (B, 1, 1), by the law of total variance.
 
-    Frames hold equally many bins, so a clip's moments follow from its frames' without a second pass over the bins.
+    All frames have equally many bins, so a clip's moments follow from its frames' without another pass over the bins.
     """
     mean, variance = moments.unbind(-1)
-    weights = mask / mask.sum(-1, keepdim=True)
+    weights = spectrogram_mask / spectrogram_mask.sum(-1, keepdim=True)
     clip_mean = (mean * weights).sum(-1, keepdim=True)
     clip_variance = ((variance + (mean - clip_mean).square()) * weights).sum(-1, keepdim=True)
     return clip_mean.unsqueeze(-1), clip_variance.clamp(min=1e-30).sqrt().unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Classification of live audio: blocks of samples in, results of sliding windows out, and a decision on the whole."""
+"""Classification of live audio: blocks of samples -> results of sliding windows, and a decision on the whole."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from .scores import scores_of
 @dataclass(frozen=True)
 class HEARStreamResult:
     """
-    What the model makes of a stretch of a stream.
+    Result of the model for a stretch of a stream.
 
     Args:
-        start (`float`): Where the stretch begins, in seconds from the beginning of the stream.
-        end (`float`): Where it ends.
+        start (`float`): Start of the stretch, in seconds from the beginning of the stream.
+        end (`float`): End of the stretch, likewise.
         logits (`torch.FloatTensor` of shape `(num_labels,)`): The model's logits, in float32 on the CPU.
         scores (`torch.FloatTensor` of shape `(num_labels,)`):
-            Their softmax; their sigmoid where `problem_type` is multi-label; the logits themselves of a regression.
+            Softmax of the logits; their sigmoid for several labels; the logits themselves for a regression.
     """
 
     start: float
@@ -31,40 +31,40 @@ class HEARStreamResult:
 
 
 class BlockChecks(HEARFeatureExtractor):
-    """Checks blocks as clips are checked, but for their length."""
+    """Checks blocks like clips, except for their length."""
 
     min_num_samples = 1
 
 
 class HEARStream:
     """
-    Classifies audio while it comes in, in blocks of any size and in bounded memory.
+    Classifies audio as it arrives, in blocks of any size and in bounded memory.
 
-    A window is classified as a clip of its own: its result is the model's on that excerpt.
+    Each window is classified as a clip of its own: its result is the model's for that excerpt.
 
-    The decision on the whole stream is the model's on the whole clip, as long as that is no longer than two segments
-    (60 s). Of a longer stream all but the last one or two segments are read once and dropped, and the decision pools
-    the frames of all of them. It differs from the model's in that the front end normalises each dropped segment, and
-    what is kept, by itself instead of the whole clip at once, and that the acoustic model does not look across their
-    borders.
+    The decision on the whole stream is the model's for the whole clip, as long as that is no longer than two segments
+    (60 s). Of a longer stream all but the last one or two segments are encoded once and dropped, and the decision
+    pools the frames of all of them. It differs from the model's in two ways: the front end normalises each dropped
+    segment, and the audio that is kept, separately, and the acoustic model does not see across their borders.
 
-    How the audio is cut into blocks does not matter, up to rounding. The model keeps no state: streams can share it.
+    Up to rounding, results do not depend on how the audio is cut into blocks. The model keeps no state, so streams can
+    share it.
 
     Args:
         model ([`HEARForAudioClassification`]): The model, on any device. It is put into eval mode.
         sampling_rate (`int`): Rate of the blocks in Hz, which must be the model's.
         window_seconds (`float`, *optional*, defaults to 2.0):
-            Length of a window, at most `segment_seconds`. Best that of the clips that the model was trained on.
+            Length of a window, at most `segment_seconds`. Best is that of the clips that the model was trained on.
         hop_seconds (`float`, *optional*, defaults to 0.5):
-            From one window's start to the next one's, at most `window_seconds`.
+            Time between the starts of two windows, at most `window_seconds`.
         segment_seconds (`float`, *optional*, defaults to 30.0):
-            How much audio is read at once for the decision on the whole stream; twice as much is kept. From then on
-            one push in each segment takes the longer for it, by some 0.7 s of a CPU thread for 30 s of audio.
+            Length of audio that is encoded at once for the decision on the whole stream; twice as much is kept. Once
+            that is full, one push in each segment takes longer, by some 0.7 s on a CPU thread for 30 s of audio.
         batch_size (`int`, *optional*, defaults to 8):
-            How many windows are classified at once where a block completes several.
+            Number of windows that are classified at once where a block completes several.
 
     Raises:
-        `ValueError`: for another sampling rate than the model's, and lengths that do not go together.
+        `ValueError`: for another sampling rate than the model's, and lengths that contradict each other.
         `TypeError`: for a model without a classification head.
 
     Example:
@@ -115,24 +115,24 @@ class HEARStream:
 
     @property
     def seconds(self) -> float:
-        """How much audio came in so far."""
+        """Seconds of audio received so far."""
         return (self._num_dropped + self._num_kept) / self.sampling_rate
 
     @torch.no_grad()
     def push(self, block: ArrayLike) -> list[HEARStreamResult]:
         """
-        Takes in the next block.
+        Adds the next block.
 
         Args:
             block (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)`):
                 Mono samples, of any number: floats in [-1, 1], or int16 or int32 PCM.
 
         Returns:
-            The results of the windows that this block completes, in order: often none, several after a long block.
+            Results of the windows that this block completes, in order: often none, several after a long block.
 
         Raises:
             `ValueError`: for NaN or infinity, and several channels.
-            `TypeError`: for values that are no samples (text, booleans, int64, ...).
+            `TypeError`: for values that are not samples (text, booleans, int64, ...).
         """
         if np.shape(block) == (0,):
             return []
@@ -150,10 +150,10 @@ class HEARStream:
     @torch.no_grad()
     def decision(self) -> HEARStreamResult:
         """
-        The result of the whole stream so far, in one pass over the audio that is kept: at most two segments.
+        Classifies the whole stream so far, in one pass over the audio that is kept: at most two segments.
 
         Raises:
-            `ValueError`: while less than 12.6 ms of audio came in.
+            `ValueError`: as long as less than 12.6 ms of audio has been received.
         """
         (samples,) = self.clip_checks(self._kept[: self._num_kept], sampling_rate=self.sampling_rate).input_values
         pooled, _ = self._pool(torch.from_numpy(samples))
@@ -161,7 +161,7 @@ class HEARStream:
         return self._result(logits[0], 0, self._num_dropped + self._num_kept)
 
     def finish(self) -> HEARStreamResult:
-        """The [`~HEARStream.decision`] on the stream that ends here; the next block begins a new one."""
+        """Returns the [`~HEARStream.decision`] and ends the stream; the next block begins a new one."""
         try:
             return self.decision()
         finally:
@@ -184,21 +184,21 @@ class HEARStream:
         return HEARStreamResult(start / self.sampling_rate, stop / self.sampling_rate, logits, scores)
 
     def _drop_segment(self) -> None:
-        """Reads the older half of what is kept, and makes room."""
+        """Pools the older half of the audio that is kept, and drops it."""
         self._pooled = self._pool(self._kept[: self.segment])
         self._kept[: self.segment] = self._kept[self.segment :]
         self._num_dropped += self.segment
         self._num_kept -= self.segment
 
     def _pool(self, samples: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Statistics, (1, 3D), and number of the frames of the dropped audio and of `samples` after it."""
-        outputs = self.model.hear(samples[None].to(self.model.device), output_acoustic_hidden_states=False)
+        """Statistics, (1, 3D), and number of all frames of the dropped audio and of the `samples` that follow it."""
+        outputs = self.model.hear(samples[None].to(self.model.device))
         last = outputs.pooler_output, outputs.last_hidden_state.shape[1]
         return last if self._pooled is None else join_pooled(self._pooled, last)
 
 
 def join_pooled(first: tuple[torch.Tensor, int], second: tuple[torch.Tensor, int]) -> tuple[torch.Tensor, int]:
-    """The pooled statistics, (B, 3D), of two stretches, each with its number of frames, as if they were one."""
+    """Joins the pooled statistics, (B, 3D), and the numbers of frames of two stretches."""
     (pooled, num_frames), (pooled_2, num_frames_2) = first, second
     (mean, maximum, std), (mean_2, maximum_2, std_2) = pooled.float().chunk(3, -1), pooled_2.float().chunk(3, -1)
     total = num_frames + num_frames_2

@@ -10,20 +10,21 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .configuration_hear import HEARConfig
-from .spectrogram_hear import at_least_float32, at_once
+from .frames_hear import at_least_float32
+from .graphs_hear import at_once
 
 POOLING_EPS = 1e-8
 
 
 class HEARSpectrogramMixture(nn.Module):
-    """Mixes the log-power spectrum, gated by the acoustic hidden states, into them (paper, section 3.3)."""
+    """Mixes the log-power spectrum into the acoustic hidden states, which gate it (paper, section 3.3)."""
 
     def __init__(self, config: HEARConfig):
         super().__init__()
         self.gate = nn.Linear(config.hidden_size, config.hidden_size)
         self.spectrum = nn.Linear(2 * (config.n_fft // 2 + 1), config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # Written out in Python: of PyTorch's own oneDNN would compile and keep a kernel for each length on a CPU.
+        # Written in Python: for PyTorch's own GELU oneDNN would compile and keep a kernel for each length on a CPU.
         self.activation = ACT2FN["gelu_python"]
         self.output = nn.Linear(2 * config.hidden_size, config.task_hidden_size)
 
@@ -51,10 +52,10 @@ class HEARTaskModel(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(
-        self, hidden_states: torch.Tensor, valid: torch.Tensor | None, output_attentions: bool = False
+        self, hidden_states: torch.Tensor, frame_mask: torch.Tensor | None, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden_states = hidden_states + self.position_embeddings[:, : hidden_states.shape[1]]
-        attended, weights = self.attend(hidden_states, valid, output_attentions)
+        attended, weights = self.attend(hidden_states, frame_mask, output_attentions)
         hidden_states = self.attention_layer_norm(hidden_states + self.drop(attended))
         expanded = self.drop(nn.functional.relu(self.intermediate_dense(hidden_states)))
         return self.final_layer_norm(hidden_states + self.drop(self.output_dense(expanded))), weights
@@ -62,20 +63,17 @@ class HEARTaskModel(nn.Module):
     def drop(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(hidden_states, p=self.dropout, training=self.training)
 
-    def attend(self, hidden_states: torch.Tensor, valid: torch.Tensor | None, output_attentions: bool):
+    def attend(
+        self, hidden_states: torch.Tensor, frame_mask: torch.Tensor | None, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, n, 3, H, d) -> 3 x (B, H, n, d)
         bias = None
-        if valid is not None:
-            bias = torch.zeros_like(valid, dtype=query.dtype).masked_fill(~valid, torch.finfo(query.dtype).min)
-            bias = bias[:, None, None, :]
+        if frame_mask is not None:
+            bias = torch.zeros_like(frame_mask, dtype=query.dtype)
+            bias = bias.masked_fill(~frame_mask, torch.finfo(query.dtype).min)[:, None, None, :]
         if output_attentions:
-            scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-            weights = (
-                (scores if bias is None else scores + bias)
-                .softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-                .to(value.dtype)
-            )
+            weights = attention_weights(query, key, bias)
             attended = self.drop(weights) @ value
         else:
             weights, dropout = None, self.dropout if self.training else 0.0
@@ -83,35 +81,29 @@ class HEARTaskModel(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2)), weights
 
 
-def pool_statistics(hidden_states: torch.Tensor, valid: torch.Tensor, segment_length: int) -> torch.Tensor:
+def attention_weights(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Attention probabilities, (B, H, n, n), which fused attention does not return."""
+    scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+    scores = scores if bias is None else scores + bias
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+
+
+def pool_statistics(hidden_states: torch.Tensor, frame_mask: torch.Tensor, segment_length: int) -> torch.Tensor:
     """Mean, maximum and standard deviation over the valid frames, in float32: (B, n, D) -> (B, 3D).
 
-    Long clips are read in segments, whose moments are then joined, so that no copy of all their frames is made. These
-    are filled in place: kept one by one between freed temporaries they would fragment the heap.
+    Long clips are pooled in segments, which needs no copy of all their frames.
     """
     if at_once(hidden_states.shape[1], segment_length):
-        count, mean, maximum, square = segment_statistics(hidden_states, valid)
+        count, mean, maximum, square = segment_statistics(hidden_states, frame_mask)
     else:
-        segments = zip(hidden_states.split(segment_length, dim=1), valid.split(segment_length, dim=1), strict=True)
-        batch_size, num_frames, width = hidden_states.shape
-        num_segments = -(-num_frames // segment_length)
-        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-        moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=dtype)
-        counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=dtype)
-        for i, segment in enumerate(segments):
-            counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
-        means, maxima, squares = moments
-        count = counts.sum(0)
-        mean = (counts * means).sum(0) / count.clamp(min=1)
-        square = (squares + counts * (means - mean).square()).sum(0)
-        maximum = maxima.amax(0)
+        count, mean, maximum, square = joined_statistics(hidden_states, frame_mask, segment_length)
     deviation = (square / (count - 1).clamp(min=1) + POOLING_EPS).sqrt()
     return torch.cat([mean, maximum, deviation], dim=-1)
 
 
-def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Count (B, 1), and (B, D) each: mean, maximum and sum of squares about the mean of the valid frames."""
-    hidden_states, weights = at_least_float32(hidden_states), valid.unsqueeze(-1)
+def segment_statistics(hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Number of valid frames, (B, 1), and their mean, maximum and sum of squares about the mean, (B, D) each."""
+    hidden_states, weights = at_least_float32(hidden_states), frame_mask.unsqueeze(-1)
     count = weights.sum(1)
     mean = (hidden_states * weights).sum(1) / count.clamp(min=1)
     maximum = hidden_states.masked_fill(~weights, torch.finfo(hidden_states.dtype).min).amax(1)
@@ -119,8 +111,31 @@ def segment_statistics(hidden_states: torch.Tensor, valid: torch.Tensor) -> tupl
     return count, mean, maximum, squares
 
 
+def joined_statistics(
+    hidden_states: torch.Tensor, frame_mask: torch.Tensor, segment_length: int
+) -> tuple[torch.Tensor, ...]:
+    """Statistics of all frames, those of [`segment_statistics`], joined from the segments' own.
+
+    These are copied into whole tensors: kept between freed temporaries, they would fragment the heap.
+    """
+    segments = zip(hidden_states.split(segment_length, dim=1), frame_mask.split(segment_length, dim=1), strict=True)
+    batch_size, num_frames, width = hidden_states.shape
+    num_segments = -(-num_frames // segment_length)
+    dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+    moments = hidden_states.new_empty(3, num_segments, batch_size, width, dtype=dtype)
+    counts = hidden_states.new_empty(num_segments, batch_size, 1, dtype=dtype)
+    for i, segment in enumerate(segments):
+        counts[i], moments[0, i], moments[1, i], moments[2, i] = segment_statistics(*segment)
+
+    means, maxima, squares = moments
+    count = counts.sum(0)
+    mean = (counts * means).sum(0) / count.clamp(min=1)
+    square = (squares + counts * (means - mean).square()).sum(0)
+    return count, mean, maxima.amax(0), square
+
+
 class HEARBatchNorm(nn.BatchNorm1d):
-    """Batch norm that normalises a training batch of one clip, which has no variance, by its running statistics."""
+    """Batch norm that normalises a training batch of one clip, which has no variance, by the running statistics."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self.training and hidden_states.shape[0] == 1:
@@ -133,8 +148,8 @@ class HEARBatchNorm(nn.BatchNorm1d):
 class HEARClassificationHead(nn.Module):
     """Pooled statistics -> logits; in float32 under autocast.
 
-    What the batch norm reads lies far from zero (2 to 3 deviations from scratch, and rising with the learning rate):
-    in bfloat16 a third of its deviation can be lost to rounding before the mean is taken off.
+    The batch norm's inputs lie far from zero (2 to 3 deviations from scratch, more with a higher learning rate):
+    rounding them to bfloat16 before their mean is subtracted can cost a third of their deviation.
     """
 
     def __init__(self, config: HEARConfig):

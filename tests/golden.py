@@ -81,7 +81,7 @@ def front_end_errors(tensors: dict[str, torch.Tensor], sampling_rate: int) -> tu
     mel_errors, power_errors = [], []
     for name in names(tensors, f"frontend.{sampling_rate}.", "waveform"):
         log_mel, log_power, _ = front_end(tensors[f"{name}.waveform"][None])
-        log_power = log_power[0 : log_mel.shape[1]][0]
+        log_power = log_power.frames(0, log_mel.shape[1])[0]
         if f"{name}.log_power" in tensors:
             expected = tensors[f"{name}.log_power"]
         else:

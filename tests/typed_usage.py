@@ -20,6 +20,9 @@ from hear_hf import (
     HEARStream,
     HEARStreamResult,
 )
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
+from hear_hf.evaluation.frozen_encoders import FrozenEncoder
+from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer
 
 
 def configure() -> tuple[HEARConfig, HEARQuantizerConfig]:
@@ -64,6 +67,22 @@ def listen(model: HEARForAudioClassification, blocks: list[np.ndarray]) -> HEARS
             assert_type(result.scores, torch.Tensor)
     assert_type(stream.seconds, float)
     return stream.finish()
+
+
+def fine_tune(folder: str) -> dict[str, float]:
+    dataset = load_labelled_audio(DataArguments(data_dir=folder, validation_share=0.2))
+    training_args = FineTuningArguments(output_dir="runs/mine", num_train_epochs=20, bf16=True)
+    trainer = build_trainer(dataset, training_args, ModelArguments(model_name_or_path="hear_acoustic", freeze="none"))
+    trainer.train()
+    trainer.save_model()
+    return trainer.evaluate()
+
+
+def read_states(model: HEARModel, extractor: HEARFeatureExtractor, clip: np.ndarray) -> list[torch.Tensor]:
+    encoder = assert_type(
+        FrozenEncoder.from_pretrained("facebook/wav2vec2-base", layer=6, device="cpu"), FrozenEncoder
+    )
+    return encoder([clip], sampling_rate=44_100) + FrozenEncoder(model, extractor)([clip], sampling_rate=44_100)
 
 
 def mistake() -> HEARConfig:

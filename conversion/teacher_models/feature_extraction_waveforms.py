@@ -58,8 +58,8 @@ class WaveformFeatureExtractor(Wav2Vec2FeatureExtractor):
             `(batch_size, num_samples)`.
 
         Raises:
-            `ValueError`: for another sampling rate, an empty or too short clip, NaN or infinity, several channels.
-            `TypeError`: for values that are no samples.
+            `ValueError`: A clip has another sampling rate, several channels, too few samples, or NaN or infinity.
+            `TypeError`: The values are no samples.
         """
         clips = [self._as_waveform(clip, position) for position, clip in enumerate(_as_batch(raw_speech))]
         return super().__call__(clips, *args, **kwargs)

@@ -239,7 +239,7 @@ class EfficientATClassificationHead(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.classifier_proj_size)
         self.activation = nn.Hardswish()
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)  # type: ignore[arg-type]  # never None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.out_proj(self.dropout(self.activation(self.dense(pooled))))
@@ -296,10 +296,11 @@ class EfficientATModel(EfficientATPreTrainedModel):
         self.check_inputs(input_values, attention_mask)
         log_mel, lengths = self.spectrogram(input_values, attention_mask)
         hidden_states = log_mel[:, None].to(self.dtype)  # (B, M, T) -> (B, 1, M, T)
-        all_frames, wants_all = (), self.wants_hidden_states(output_hidden_states)
+        all_frames: list[torch.Tensor] = []
         for layer in self.layers:
             hidden_states, lengths = layer(hidden_states, lengths)
-            all_frames += (mean_over_frequency(hidden_states),) if wants_all else ()
+            if self.wants_hidden_states(output_hidden_states):
+                all_frames.append(mean_over_frequency(hidden_states))
         return frames_output(mean_over_frequency(hidden_states), lengths, all_frames)
 
 

@@ -162,10 +162,11 @@ class SpeechEmbeddingModel(SpeechEmbeddingPreTrainedModel):
         self.check_inputs(input_values, attention_mask)
         log_mel, lengths = self.spectrogram(input_values, attention_mask)
         hidden_states = log_mel[:, None].to(self.dtype)  # (B, T, M) -> (B, 1, T, M)
-        all_frames, wants_all = (), self.wants_hidden_states(output_hidden_states)
+        all_frames: list[torch.Tensor] = []
         for stage in (*self.stages, self.output):
             hidden_states = stage(hidden_states)
-            all_frames += (mean_over_frequency(hidden_states.transpose(2, 3)),) if wants_all else ()
+            if self.wants_hidden_states(output_hidden_states):
+                all_frames.append(mean_over_frequency(hidden_states.transpose(2, 3)))
         num_frames = None if lengths is None else num_output_frames(lengths, self.config)
         return frames_output(mean_over_frequency(hidden_states.transpose(2, 3)), num_frames, all_frames)
 

@@ -153,7 +153,7 @@ def mean_over_frequency(hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def frames_output(
-    frames: torch.Tensor, lengths: torch.Tensor | None, hidden_states: tuple[torch.Tensor, ...]
+    frames: torch.Tensor, lengths: torch.Tensor | None, hidden_states: list[torch.Tensor]
 ) -> WaveformModelOutput:
     """The output of a model, from its frames (B, T, D), how many of each clip are valid, and those of its stages."""
     mask = frame_mask(frames, lengths)
@@ -161,5 +161,5 @@ def frames_output(
         last_hidden_state=frames,
         pooler_output=masked_mean(frames, mask),
         frame_mask=mask,
-        hidden_states=hidden_states or None,
+        hidden_states=tuple(hidden_states) or None,
     )

@@ -1,6 +1,6 @@
 """Names the sounds in a clip and says when each is heard: a web page for any HEAR classifier, and a Space of the Hub.
 
-    HEAR_MODEL=runs/digits python examples/space/app.py
+    HEAR_MODEL=runs/digits python app.py
 
 The model is a folder or a repository of the Hub. Without `HEAR_MODEL` it is the one that
 `model_id.txt` beside this file names.
@@ -39,7 +39,7 @@ def configured_name() -> str:
     if not name.strip():
         raise ValueError(
             f"A model must be named by the environment variable HEAR_MODEL or in {file}, found none. Give a folder or "
-            "a repository of the Hub, for example: HEAR_MODEL=runs/digits python examples/space/app.py"
+            "a repository of the Hub, for example: HEAR_MODEL=runs/digits python app.py"
         )
     return name.strip()
 

@@ -62,7 +62,7 @@ def _draw_timeline(axes: Axes, hearing: Hearing, rows: np.ndarray) -> QuadMesh:
     mesh = axes.pcolormesh(
         hearing.edges, np.arange(len(rows) + 1), hearing.scores[:, rows].T, cmap="Blues", vmin=0, vmax=1
     )
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [hearing.labels[row] for row in rows])
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [hearing.labels[row] for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.hlines(np.arange(1, len(rows)), 0, hearing.edges[-1], color="0.85", linewidth=0.6)
     axes.set_xlabel("Time (s)")

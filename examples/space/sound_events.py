@@ -28,7 +28,7 @@ HOPS_PER_WINDOW = 4
 
 class Classifier:
     """
-    A HEAR classifier: waveforms in, one score a label out.
+    A HEAR classifier: waveforms in, one score per label out.
 
     Args:
         name (`str`):
@@ -38,14 +38,14 @@ class Classifier:
             `hear_hf` is absent, is the code run that the checkpoint carries; only then is the Hub token used.
 
     Raises:
-        `ValueError`: There is no HEAR classifier of that name, or it may not be loaded.
+        `ValueError`: There is no HEAR classifier of that name, or it must not be loaded.
     """
 
     def __init__(self, name: str, configured: bool = False):
         if not configured and not HEAR_HF_INSTALLED:
             raise ValueError(
-                f"To load {name}, `hear_hf` must be installed here: code that a visitor's choice brings along is "
-                "never run."
+                f"To load {name}, `hear_hf` must be installed here: the code that a visitor's model carries is never "
+                "run."
             )
         source = {"trust_remote_code": not HEAR_HF_INSTALLED, "token": None if configured else False}
         try:
@@ -109,10 +109,10 @@ def _check_length(name: str, seconds: float) -> None:
 
 @dataclass
 class Hearing:
-    """What was heard in a clip.
+    """The scores of a clip and of its windows.
 
     `clip_scores` (num_labels,) are of the whole clip, `scores` (num_windows, num_labels) of its windows, 0 where one
-    is silent. A window speaks for its middle: window i for the time from `edges[i]` to `edges[i + 1]`, in seconds.
+    is silent. A window counts for the time around its middle: window i from `edges[i]` to `edges[i + 1]`, in seconds.
     """
 
     waveform: np.ndarray
@@ -142,9 +142,9 @@ def hear(
     Classifies a clip and the windows that slide over it by a quarter of their length.
 
     Args:
-        classifier (`Classifier`): What names the sounds.
+        classifier (`Classifier`): The model.
         waveform (`np.ndarray` of shape `(num_samples,)`): The clip, at the classifier's rate.
-        window_seconds (`float`): Length of a window. The last one may be shorter.
+        window_seconds (`float`): Length of a window; the last one may be shorter.
         track (`Callable`, *optional*): Wraps the loop over batches, to show progress.
     """
     rate = classifier.sampling_rate

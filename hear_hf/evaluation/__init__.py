@@ -1,4 +1,4 @@
-"""What a checkpoint knows: hidden states of frozen encoders, probes on them, and metrics."""
+"""Hidden states of frozen encoders, linear probes on them, and metrics of classification."""
 
 from ..extras import require
 

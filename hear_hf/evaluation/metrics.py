@@ -1,4 +1,4 @@
-"""Metrics of audio classification as local `evaluate.Metric`s: nothing is downloaded."""
+"""Metrics of audio classification, as `evaluate.Metric`s that need no download."""
 
 import datasets
 import evaluate
@@ -21,21 +21,21 @@ class _LocalMetric(evaluate.Metric):
 
 
 class Accuracy(_LocalMetric):
-    """Share of clips whose most likely label is the right one."""
+    """The share of clips whose most likely label is the true one."""
 
     def _compute(self, predictions, references):
         return {"accuracy": float(accuracy_score(references, predictions))}
 
 
 class MacroF1(_LocalMetric):
-    """F1 of each label that occurs, averaged without regard to how often it does."""
+    """The unweighted mean of the labels' F1 scores, over labels that occur or are predicted."""
 
     def _compute(self, predictions, references):
         return {"macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0))}
 
 
 class MeanAveragePrecision(_LocalMetric):
-    """Area under the precision-recall curve of each label that occurs, averaged (the mAP of AudioSet)."""
+    """The mean area under the precision-recall curve of the labels that occur, as AudioSet's mAP."""
 
     feature = datasets.Sequence(datasets.Value("float32"))
 
@@ -59,6 +59,6 @@ def single_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 def multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Mean average precision, and macro-F1 at probability 0.5, of logits against 0 or 1 per label."""
-    result = MeanAveragePrecision().compute(predictions=prediction.predictions, references=prediction.label_ids)
-    predicted, targets = prediction.predictions > 0, prediction.label_ids > 0.5
-    return {**result, "macro_f1": float(f1_score(targets, predicted, average="macro", zero_division=0))}
+    logits, targets = np.asarray(prediction.predictions), np.asarray(prediction.label_ids) > 0.5
+    result = MeanAveragePrecision().compute(predictions=logits, references=prediction.label_ids)
+    return {**result, "macro_f1": float(f1_score(targets, logits > 0, average="macro", zero_division=0))}

@@ -1,45 +1,39 @@
-"""Linear probes: logistic regression on a frozen model's pooled hidden states tells how much a checkpoint knows.
+"""Linear probes: logistic regression on a frozen model's pooled hidden states measures how much a checkpoint knows.
 
-What is reported is never used to choose: the regularisation is picked on the validation split and the probe then
-trained on train and validation; without a test split, or with folds, by cross-validation within the training clips.
+The clips that a probe is scored on choose nothing. The regularisation is chosen on the validation split, and the probe
+then trained on train and validation; without a test split, or with folds, cross-validation within the training clips
+chooses it.
 """
 
-import json
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, LeaveOneGroupOut, StratifiedKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
-from transformers import set_seed
+from transformers import PreTrainedConfig, set_seed
 
 from .. import HEARConfig, HEARFeatureExtractor
 from ..arguments import option
 from ..data.decoding import decode_audio
-from ..data.labelled import DataArguments, describe_source, label_feature
+from .folds import Clips, Fold, make_folds
 from .frozen_encoders import FrozenEncoder, model_class
-from .metrics import METRIC_NAMES, MeanAveragePrecision
-
-matplotlib.use("Agg")  # no display needed
-import matplotlib.pyplot as plt
+from .metrics import MeanAveragePrecision
 
 logger = logging.getLogger(__name__)
 
 REGULARISATION = [10.0**power for power in range(-3, 3)]  # of LogisticRegression's C, the inverse of its strength
-NUM_TUNING_FOLDS = 3
 POOLING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": lambda states: states.mean(0),
     "max": lambda states: states.amax(0),
@@ -52,28 +46,32 @@ class ProbeArguments:
     """Which models to probe, on which of their layers, and how to report it."""
 
     model_name_or_path: list[str] = option(
-        help="Checkpoints of the Hub or folders, any audio models; 'random' is HEAR of the published size, untrained."
+        help="Probe these models: checkpoints of the Hub or folders of any audio models, or `random` for an untrained "
+        "HEAR of the published size."
     )
     model_revision: str = option(default="main", help="The branch, tag or commit of the checkpoints.")
-    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub comes with.")
     random_baseline: bool = option(
         default=False, help="Also probe, beside each HEAR checkpoint, the same architecture with random weights."
     )
     layer: list[str] = option(
         default_factory=lambda: ["-1"],
-        help="Layers to probe: indices into the hidden states, or 'all', and then the best on the validation clips.",
+        help="Probe these layers: indices into the hidden states, or `all`, and the best of all on the validation "
+        "clips.",
     )
     pooling: list[str] = option(
-        default_factory=lambda: list(POOLING), help="Statistics over each clip's frames to join: mean, max, std."
+        default_factory=lambda: list(POOLING), help="Join these statistics over each clip's frames: mean, max, std."
     )
     fold_column: str | None = option(
         default=None,
-        help="Report on each value of this column of the training clips in turn; a test split is left out.",
+        help="Score on each value of this column of the training clips in turn; a test split is left out.",
     )
-    num_folds: int | None = option(default=None, help="The same with so many random folds, stratified by label.")
-    max_length_seconds: float = option(default=30.0, help="Clips are cropped to this length.")
-    batch_size: int = option(default=16, help="Clips read at once.")
-    seed: int = option(default=0, help="Decides the folds, the random weights, and whatever is drawn of the data.")
+    num_folds: int | None = option(
+        default=None, help="Score on so many random folds in turn, stratified by label; a test split is left out."
+    )
+    max_length_seconds: float = option(default=30.0, help="Crop clips to this length.")
+    batch_size: int = option(default=16, help="Read so many clips at once.")
+    seed: int = option(default=0, help="Seed of the folds, the random weights, and whatever is drawn of the data.")
     output_dir: str = option(default="runs/probe", help="Where probe.json and probe.png go.")
 
     def __post_init__(self):
@@ -91,98 +89,35 @@ class ProbeArguments:
             )
 
 
-class Clips(NamedTuple):
-    """Clips of all splits: `audio`, and one entry a clip of the rest."""
-
-    audio: Dataset
-    splits: np.ndarray  # names
-    labels: np.ndarray  # class indices (num_clips,), or 0 and 1 (num_clips, num_labels)
-    groups: np.ndarray | None  # values of `fold_column`
-
-
-class Fold(NamedTuple):
-    """Clips to train on, how these are divided to choose by (as positions in `train`), and clips to report on."""
-
-    train: np.ndarray
-    tuning: list[tuple[np.ndarray, np.ndarray]]
-    test: np.ndarray
-
-
 class Result(NamedTuple):
-    """Of one layer, an entry a fold each."""
+    """What a layer's probes gave, with one entry per fold."""
 
     scores: list[float]
     validation_scores: list[float]
     regularisation: list[float]
 
 
-def gather_clips(dataset: DatasetDict, args: ProbeArguments) -> Clips:
-    has_folds = args.fold_column is not None or args.num_folds is not None
-    names = [split for split in dataset if not (has_folds and split == "test")]
-    audio = concatenate_datasets([dataset[split] for split in names])
-    labels, (classes, multi_label) = audio["label"][:], label_feature(audio)
-    if multi_label:
-        indicators = np.zeros((len(labels), classes.num_classes), dtype=int)
-        for row, present in zip(indicators, labels, strict=True):
-            row[present] = 1
-        labels = indicators
-    groups = None if args.fold_column is None else np.array(audio[args.fold_column][:])
-    if groups is not None and len(set(groups)) < 2:
-        raise ValueError(f"The column {args.fold_column!r} must have at least two values, found: {set(groups)}.")
-    splits = np.repeat(names, [len(dataset[split]) for split in names])
-    return Clips(audio.select_columns("audio"), splits, np.asarray(labels), groups)
-
-
-def make_folds(clips: Clips, num_folds: int | None, seed: int) -> list[Fold]:
-    """The clips to train, to choose and to report on: one division as the splits have it, or one a fold."""
-    if clips.groups is not None:
-        outer = LeaveOneGroupOut().split(clips.labels, groups=clips.groups)
-    elif num_folds is not None:
-        outer = divide(clips.labels, num_folds, seed)
-    elif "test" in clips.splits:
-        train, test = np.flatnonzero(clips.splits != "test"), np.flatnonzero(clips.splits == "test")
-        splits = clips.splits[train]
-        return [Fold(train, [(np.flatnonzero(splits == "train"), np.flatnonzero(splits == "validation"))], test)]
-    else:
-        outer = [(np.flatnonzero(clips.splits == "train"), np.flatnonzero(clips.splits == "validation"))]
-    return [Fold(train, tuning_divisions(clips, train, seed), test) for train, test in outer]
-
-
-def tuning_divisions(clips: Clips, train: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    groups = None if clips.groups is None else clips.groups[train]
-    if groups is None or len(set(groups)) < 2:
-        return divide(clips.labels[train], NUM_TUNING_FOLDS, seed)
-    return list(GroupKFold(min(NUM_TUNING_FOLDS, len(set(groups)))).split(train, groups=groups))
-
-
-def divide(labels: np.ndarray, num_folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    if len(labels) < num_folds:
-        raise ValueError(f"There must be a clip a fold, found: {len(labels)} clips and {num_folds} folds. Add clips.")
-    can_stratify = labels.ndim == 1 and np.bincount(labels).max() >= num_folds
-    divider = StratifiedKFold if can_stratify else KFold
-    return list(divider(num_folds, shuffle=True, random_state=seed).split(labels, labels))
-
-
 def load_encoders(args: ProbeArguments) -> Iterator[tuple[str, FrozenEncoder]]:
-    """One at a time, with its name in the table."""
+    """Loads one model at a time, with its name in the table."""
     for name in args.model_name_or_path:
         if name == "random":
             yield "random HEAR", random_encoder(HEARConfig(), HEARFeatureExtractor(), args.seed)
             continue
-        encoder = FrozenEncoder(name, revision=args.model_revision, trust_remote_code=args.trust_remote_code)
+        source: dict[str, Any] = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+        encoder = FrozenEncoder.from_pretrained(name, **source)
         yield name, encoder
         config = encoder.model.config
         if args.random_baseline and config.model_type in ("hear", "hear_quantizer"):
             yield f"{name}, random weights", random_encoder(config, encoder.family.feature_extractor, args.seed)
 
 
-def random_encoder(config, feature_extractor, seed: int) -> FrozenEncoder:
+def random_encoder(config: PreTrainedConfig, feature_extractor: Any, seed: int) -> FrozenEncoder:
     set_seed(seed)
-    return FrozenEncoder.from_model(model_class(config).from_config(config), feature_extractor)
+    return FrozenEncoder(model_class(config).from_config(config), feature_extractor)
 
 
 def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:
-    """Indices from 0, in the order wanted."""
+    """Counts layers from 0, in the order wanted and each of them once."""
     if wanted == ["all"]:
         return list(range(num_hidden_states))
     allowed = range(-num_hidden_states, num_hidden_states)
@@ -195,19 +130,18 @@ def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:
 def extract_features(
     name: str, encoder: FrozenEncoder, audio: Dataset, layers: list[int], args: ProbeArguments
 ) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Pooled states `(num_clips, width)` of each layer, and which clips these are: all that could be decoded."""
-    rows, kept, failures = {layer: [] for layer in layers}, [], []
+    """Pools the states of each layer to `(num_clips, width)`, and returns the positions of the clips that it read."""
+    rows: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+    kept: list[int] = []
+    failures: list[str] = []
     max_samples = max(1, int(args.max_length_seconds * encoder.sampling_rate))
     with tqdm(total=len(audio), desc=f"Reading with {name}", unit="clip") as progress:
         for start in range(0, len(audio), args.batch_size):
             entries = audio[start : start + args.batch_size]["audio"]
-            waveforms = []
-            for index, entry in enumerate(entries, start):
-                try:
-                    waveforms.append(decode_audio(entry, encoder.sampling_rate)[:max_samples])
-                    kept.append(index)
-                except (OSError, ValueError) as error:
-                    failures.append(str(error))
+            decoded, errors = decode_clips(entries, encoder.sampling_rate)
+            kept += [start + position for position in decoded]
+            failures += errors
+            waveforms = [clip[:max_samples] for clip in decoded.values()]
             for states in encoder.hidden_states(waveforms, encoder.sampling_rate, layers):
                 for layer, frames in zip(layers, states, strict=True):
                     rows[layer].append(torch.cat([POOLING[pool](frames) for pool in args.pooling]).cpu().numpy())
@@ -219,13 +153,24 @@ def extract_features(
     return {layer: np.stack(features) for layer, features in rows.items()}, np.array(kept)
 
 
+def decode_clips(entries: list[dict], sampling_rate: int) -> tuple[dict[int, np.ndarray], list[str]]:
+    """Decodes what can be decoded, by position, and says what is wrong with the others."""
+    decoded, errors = {}, []
+    for position, entry in enumerate(entries):
+        try:
+            decoded[position] = decode_audio(entry, sampling_rate)
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+    return decoded, errors
+
+
 def mean_average_precision(probe, features: np.ndarray, labels: np.ndarray) -> float:
     scores = probe.decision_function(features)
     return MeanAveragePrecision().compute(predictions=scores, references=labels)["mean_average_precision"]
 
 
 def probe_layer(features: np.ndarray, labels: np.ndarray, folds: list[Fold]) -> Result:
-    """For each fold chooses C within the training clips, trains on all of them, and scores the others."""
+    """Chooses C for each fold within its training clips, trains on all of them, and scores the others."""
     head = LogisticRegression(max_iter=1000)
     if labels.ndim == 2:
         probe, parameter = OneVsRestClassifier(head), "onevsrestclassifier__estimator__C"
@@ -250,20 +195,24 @@ def probe_layer(features: np.ndarray, labels: np.ndarray, folds: list[Fold]) -> 
 
 
 def probe_model(name: str, encoder: FrozenEncoder, clips: Clips, args: ProbeArguments) -> list[dict]:
-    """A row a layer; with all layers also one of that which was best on the validation clips, fold by fold."""
+    """
+    Probes the wanted layers of a model.
+
+    Returns:
+        `list[dict]`: A row of results per layer; with `all` layers also one of the layer that was best on the
+        validation clips, fold by fold.
+    """
     layers = layers_to_probe(args.layer, encoder.num_hidden_states)
     start = time.perf_counter()
     features, kept = extract_features(name, encoder, clips.audio, layers, args)
-    seconds = time.perf_counter() - start
-    groups = None if clips.groups is None else clips.groups[kept]
-    clips = Clips(clips.audio.select(kept), clips.splits[kept], clips.labels[kept], groups)
+    shared = {"model": name, "num_clips": len(kept), "seconds": round(time.perf_counter() - start, 2)}
+    clips = clips.select(kept)
     folds = make_folds(clips, args.num_folds, args.seed)
-
-    rows, results = [], {}
-    shared = {"model": name, "num_clips": len(kept), "seconds": round(seconds, 2)}
-    for layer in tqdm(layers, desc="Fitting probes", unit="layer"):
-        results[layer] = probe_layer(features[layer], clips.labels, folds)
-        rows.append(shared | summarise(results[layer], layer))
+    results = {
+        layer: probe_layer(features[layer], clips.labels, folds)
+        for layer in tqdm(layers, desc="Fitting probes", unit="layer")
+    }
+    rows = [shared | summarise(result, layer) for layer, result in results.items()]
     if args.layer == ["all"]:
         chosen = [max(layers, key=lambda layer: results[layer].validation_scores[i]) for i in range(len(folds))]
         best = Result(*([results[layer][field][i] for i, layer in enumerate(chosen)] for field in range(3)))
@@ -280,58 +229,3 @@ def summarise(result: Result, layer: int | str) -> dict:
         "C": result.regularisation,
         "scores": result.scores,
     }
-
-
-def format_table(rows: list[dict], metric: str) -> str:
-    header = ["model", "layer", metric, "validation", "C", "seconds"]
-    cells = [header] + [
-        [
-            row["model"],
-            str(row["layer"]),
-            f"{row['score']:.4f}" + (f" ± {row['std']:.4f}" if len(row["scores"]) > 1 else ""),
-            f"{row['validation_score']:.4f}",
-            ", ".join(f"{value:g}" for value in sorted(set(row["C"]))),
-            f"{row['seconds']:.1f}",
-        ]
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
-
-
-def plot(rows: list[dict], metric: str, title: str, path: Path) -> None:
-    """The metric by layer, a line a model, or bars where each model has but one layer."""
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    by_model = {model: [r for r in rows if r["model"] == model and r["layer"] != "best"] for model in models}
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    if max(map(len, by_model.values())) > 1:
-        for model, points in by_model.items():
-            points = sorted(points, key=lambda row: row["layer"])
-            x, y, error = zip(*((row["layer"], row["score"], row["std"]) for row in points), strict=True)
-            axes.errorbar(x, y, error if any(error) else None, marker="o", capsize=3, label=model)
-        axes.set_xlabel("layer")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
-    else:
-        y, error = zip(*((row["score"], row["std"]) for row in rows), strict=True)
-        bars = axes.barh(models, y, xerr=error if any(error) else None)
-        axes.bar_label(bars, fmt="%.3f", label_type="center", color="white")
-        axes.invert_yaxis()
-    (axes.set_ylabel if axes.get_xlabel() else axes.set_xlabel)(metric)
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def report(rows: list[dict], metric: str, reported_on: str, args: ProbeArguments, data_args: DataArguments) -> dict:
-    """Writes `probe.json` and `probe.png`, and prints the table."""
-    folder, source = Path(args.output_dir), describe_source(data_args)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"data": source, "metric": metric, "reported_on": reported_on, "pooling": args.pooling, "results": rows}
-    (folder / "probe.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
-    title = METRIC_NAMES[metric]
-    plot(rows, title, f"Linear probe of {reported_on}", folder / "probe.png")
-    print(f"\n{title} on {reported_on} of {source}:\n\n{format_table(rows, metric)}\n")
-    print(f"In {folder}: probe.json and probe.png.")
-    return record

@@ -1,149 +1,203 @@
 """Model cards: the README.md that the Hub shows, with the metadata that it reads.
 
-What is true of every checkpoint (how HEAR works, its limits, how it differs, whom to cite) is read from MODEL_CARD.md.
+The templates beside this module hold all that a card says. A name that a template misspells is an error.
 """
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedModel
+from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
 from ..evaluation.metrics import METRIC_NAMES
 from ..markdown import code_span, plain
 
-TEMPLATES = Path(__file__).with_name("templates")
-STATIC_CARD = Path(__file__).parents[2] / "MODEL_CARD.md"
-CLASSIFIER_TEMPLATE = TEMPLATES / "classifier_card.md"
-PRETRAINING_TEMPLATE = TEMPLATES / "pretraining_card.md"
 PLACEHOLDER = "path/or/repository"  # in the code of a card whose repository is not known yet
-LOCAL_IMAGE = re.compile(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n*")
-LOCAL_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)[^)]*\)")
 
 
-def classifier_card(
-    model: PreTrainedModel,
-    sampling_rate: int,
-    title: str,
-    scores: dict[str, float],
-    split: str,
-    source: str | None = None,
-    repository: str | None = None,
-    base_model: str | None = None,
-    datasets: list[str] | None = None,
-    license: str = "mit",
-    **run,
-) -> ModelCard:
+@dataclass
+class TrainingRun:
     """
-    The card of a classifier.
+    What a training run adds to the card of its model.
 
     Args:
-        model (`PreTrainedModel`): The classifier.
-        sampling_rate (`int`): Of the waveforms that it reads, in Hz.
-        title (`str`): Its name.
-        scores (`dict[str, float]`): By their names in `METRIC_NAMES`.
-        split (`str`): What the scores were measured on.
-        source (`str`, *optional*): A description of the training data, in Markdown.
-        repository (`str`, *optional*): Where the model is or will be; else a placeholder.
-        base_model (`str`, *optional*): What it started from, by its name on the Hub or folder.
-        datasets (`list[str]`, *optional*): The training data, by their names on the Hub.
-        license (`str`, *optional*, defaults to `"mit"`): As the Hub names licences.
-        **run: `args`, `steps`, `epochs` and `clips` of the training, where they are known.
+        args (`TrainingArguments`): Its settings.
+        steps (`int`): Optimizer steps that it took.
+        epochs (`float`, *optional*): Passes over the training clips; a stream has none.
+        clips (`dict[str, int]`, *optional*): Number of clips in each split; those of a stream are not counted.
+        crop_seconds (`float`, *optional*): Length of the crops that it took of longer clips.
+        origin (`str`, *optional*): A sentence on what the model learned from.
     """
-    names = {METRIC_NAMES[metric]: score for metric, score in scores.items()}
-    config, on_hub = model.config, base_model is not None and not Path(base_model).exists()
+
+    args: TrainingArguments
+    steps: int
+    epochs: float | None = None
+    clips: dict[str, int] = field(default_factory=dict)
+    crop_seconds: float | None = None
+    origin: str = ""
+
+    @property
+    def batch_size(self) -> int:
+        """Clips in each step, of all devices."""
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+
+    @property
+    def warmup(self) -> str:
+        steps = self.args.warmup_steps
+        return f"{steps:.3g} of the steps" if 0 < steps < 1 else f"{steps:.0f} steps"
+
+    @property
+    def precision(self) -> str:
+        return "bfloat16 autocast" if self.args.bf16 else "float16 autocast" if self.args.fp16 else "float32"
+
+
+@dataclass
+class CardFacts:
+    """
+    What the card of a model says.
+
+    Args:
+        model (`PreTrainedModel`): The model.
+        sampling_rate (`int`): Rate of the waveforms that it takes, in Hz.
+        title (`str`): Its name.
+        scores (`dict[str, float]`, *optional*): Results by the name of the metric.
+        split (`str`, *optional*, defaults to `"held-out"`): Which clips the scores are of.
+        source (`str`, *optional*): The training data, described in Markdown.
+        datasets (`list[str]`, *optional*): The training data, by their names on the Hub.
+        repository (`str`, *optional*): Where the model is or will be; a placeholder by default.
+        base_model (`str`, *optional*): What it was fine-tuned from: a name on the Hub, or a folder.
+        license (`str`, *optional*, defaults to `"mit"`): The licence of the weights, as the Hub names it.
+        run (`TrainingRun`, *optional*): The run that trained it, where it is known.
+    """
+
+    model: PreTrainedModel
+    sampling_rate: int
+    title: str
+    scores: dict[str, float] = field(default_factory=dict)
+    split: str = "held-out"
+    source: str | None = None
+    datasets: list[str] | None = None
+    repository: str = PLACEHOLDER
+    base_model: str | None = None
+    license: str = "mit"
+    run: TrainingRun | None = None
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        return self.model.config
+
+    @property
+    def class_name(self) -> str:
+        return type(self.model).__name__
+
+    @property
+    def num_parameters(self) -> str:
+        return f"{self.model.num_parameters() / 1e6:.1f} M"
+
+    @property
+    def is_hear(self) -> bool:
+        return self.config.model_type in ("hear", "hear_quantizer")
+
+    @property
+    def labels(self) -> list[str]:
+        return label_names(self.config)
+
+    @property
+    def base_model_is_local(self) -> bool:
+        return self.base_model is not None and Path(self.base_model).exists()
+
+    @property
+    def starting_point(self) -> str:
+        """What the training started from, without the folders of this machine."""
+        if self.base_model is None:
+            return "random weights"
+        return code_span(Path(self.base_model).name if self.base_model_is_local else self.base_model)
+
+    @property
+    def named_scores(self) -> dict[str, float]:
+        return {score_name(metric): score for metric, score in self.scores.items()}
+
+
+def classifier_card(facts: CardFacts) -> ModelCard:
+    """The card of an audio classifier. Metrics of `METRIC_NAMES` also become results that the Hub can list."""
     results = [
         EvalResult(
             task_type="audio-classification",
             task_name="Audio classification",
-            dataset_type=datasets[0] if datasets else "audio",
-            dataset_name=f"{source or 'clips'} ({split})",
+            dataset_type=facts.datasets[0] if facts.datasets else "audio",
+            dataset_name=f"{facts.source or 'clips'} ({facts.split})",
             metric_type=metric,
-            metric_name=METRIC_NAMES[metric],
+            metric_name=score_name(metric),
             metric_value=round(score, 4),
         )
-        for metric, score in scores.items()
+        for metric, score in facts.scores.items()
     ]
     metadata = ModelCardData(
-        license=license,
+        license=facts.license,
         library_name="transformers",
         pipeline_tag="audio-classification",
-        tags=["audio", "audio-classification", config.model_type],
-        datasets=datasets,
-        metrics=list(scores),
-        base_model=base_model if on_hub else None,
-        model_name=title,
+        tags=["audio", "audio-classification", facts.config.model_type],
+        datasets=facts.datasets,
+        metrics=list(facts.scores),
+        base_model=None if facts.base_model_is_local else facts.base_model,
+        model_name=facts.title,
         eval_results=results,
     )
-    return _render(
-        CLASSIFIER_TEMPLATE,
-        metadata,
-        title=title,
-        repository=repository,
-        model=model,
-        base=base_model and code_span(base_model if on_hub else Path(base_model).name),
-        labels=[config.id2label[i] for i in range(config.num_labels)],
-        multi_label=config.problem_type == "multi_label_classification",
-        source=source,
-        split=split,
-        scores=names,
-        sampling_rate=sampling_rate,
-        **run,
-    )
+    return ModelCard(render("classifier_card.md", metadata, card=facts))
 
 
-def pretraining_card(
-    model: PreTrainedModel,
-    title: str,
-    scores: dict[str, float],
-    source: str | None = None,
-    repository: str | None = None,
-    datasets: list[str] | None = None,
-    license: str = "mit",
-    **run,
-) -> ModelCard:
-    """
-    The card of a quantizer, of a pretrained acoustic model or of a bare model.
-
-    `scores` are named as they shall be shown, and `run` holds `args`, `steps`, `batch_size`, `num_clips`,
-    `crop_seconds` and `origin` where they are known. The other arguments are those of `classifier_card`.
-    """
+def pretraining_card(facts: CardFacts) -> ModelCard:
+    """The card of a quantizer, of a pretrained acoustic model or of a model without a head."""
     metadata = ModelCardData(
-        license=license,
+        license=facts.license,
         library_name="transformers",
         pipeline_tag="feature-extraction",
-        tags=["audio", model.config.model_type],
-        datasets=datasets,
+        tags=["audio", facts.config.model_type],
+        datasets=facts.datasets,
     )
-    return _render(
-        PRETRAINING_TEMPLATE,
-        metadata,
-        title=title,
-        repository=repository,
-        model=model,
-        scores=scores,
-        source=source,
-        **run,
-    )
+    return ModelCard(render("pretraining_card.md", metadata, card=facts))
 
 
-def static_sections() -> dict[str, str]:
-    """The sections of MODEL_CARD.md by their titles, without links and images that only lead somewhere beside it."""
-    parts = re.split(r"^## (.+)\n", STATIC_CARD.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    texts = (LOCAL_LINK.sub(r"\1", LOCAL_IMAGE.sub("", text)).strip() for text in parts[1::2])
-    return dict(zip(parts[::2], texts, strict=True))
+def label_names(config: Any) -> list[str]:
+    """The labels of a classifier in the order of its logits."""
+    return [config.id2label[index] for index in range(config.num_labels)]
 
 
-def _render(template: Path, metadata: ModelCardData, title: str, repository: str | None, model, **values) -> ModelCard:
-    return ModelCard.from_template(
-        metadata,
-        template_path=str(template),
-        title=plain(title),
-        repository=repository or PLACEHOLDER,
-        config=model.config,
-        class_name=type(model).__name__,
-        num_parameters=f"{model.num_parameters() / 1e6:.1f} M",
-        sections=static_sections(),
-        code_span=code_span,
-        **values,
-    )
+def score_name(metric: str) -> str:
+    """The name to show of a metric, for example `Macro-F1` of `macro_f1`."""
+    return METRIC_NAMES.get(metric) or metric[:1].upper() + metric[1:].replace("_", " ")
+
+
+def rounded(value: float) -> str:
+    """Four decimals of a share, four digits of a larger number."""
+    return f"{value:.4f}" if abs(value) <= 1 else f"{value:.4g}"
+
+
+def render(template: str, metadata: CardData, **values: Any) -> str:
+    """
+    Fills in a card's template.
+
+    Args:
+        template (`str`): File name in the folder of templates.
+        metadata (`CardData`): Heads the card, as YAML.
+        **values: What the template names.
+
+    Raises:
+        `jinja2.UndefinedError`: The template names something else.
+    """
+    text = ENVIRONMENT.get_template(template).render(**values)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()  # parts that are left out leave blank lines
+    return f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"
+
+
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,  # of a template that another includes
+)
+ENVIRONMENT.filters |= {"code_span": code_span, "plain": plain, "rounded": rounded}

@@ -1,4 +1,4 @@
-"""What of a model's folder goes to the Hub, and whether that is whole."""
+"""Stages what belongs on the Hub of a model's folder, and checks that it is complete."""
 
 import json
 import re
@@ -36,7 +36,7 @@ TOLERANCE = 1e-6  # on outputs, relative to the largest
 
 @dataclass
 class Checked:
-    """A model that passed, the Auto class that loads it from which sub-folder, and its outputs on a clip of noise."""
+    """A model that passed the checks, the Auto class that loads it from a sub-folder, and its outputs on noise."""
 
     model: PreTrainedModel
     sampling_rate: int
@@ -50,48 +50,48 @@ class Checked:
 
 
 def stage(folder: Path, target: Path) -> dict[str, str]:
-    """Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder left out."""
+    """Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back."""
     if not (folder / "config.json").is_file():
         raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
     target.mkdir(parents=True)
     code = code_files(folder)
-    left_out = {}
+    kept_back: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.name == QUANTIZER and path.is_dir() and target.name != QUANTIZER:
             inner = stage(path, target / QUANTIZER)
-            left_out |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
-        elif reason := reason_to_leave(path, code):
-            left_out[path.name + "/" * path.is_dir()] = reason
+            kept_back |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
+        elif reason := reason_to_keep_back(path, code):
+            kept_back[path.name + "/" * path.is_dir()] = reason
         else:
             shutil.copyfile(path, target / path.name)
     # Remote code is looked for beside the repository's own config, also for the models of sub-folders.
     for path in (target / QUANTIZER).glob("*.py"):
         if not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)
-    return left_out
+    return kept_back
 
 
-def reason_to_leave(path: Path, code: set[str]) -> str | None:
-    """Why a file stays here; none if it goes up."""
+def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
+    """Why a file is not uploaded; `None` if it is."""
     if path.name.startswith(".") or path.name == "__pycache__":
         return "hidden"
     if any(fnmatch(path.name, pattern) for pattern in TRAINING):
-        return "state of the training"
+        return "training state"
     if path.suffix in PICKLES:
-        return "a pickle, which can run code when it is read"
+        return "a pickle, which can run code when it is loaded"
     if path.is_dir():
         return "a folder"
     if path.name in (*CONFIGS, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
         return None
     if path.suffix == ".py":
-        return "code that the model does not name"
+        return "code that the model does not use"
     if not any(fnmatch(path.name, pattern) for pattern in REPORTS):
-        return "not a part of a model"
+        return "not part of a model"
     return "too large for a report" if path.stat().st_size > MAX_REPORT_SIZE else None
 
 
 def is_stale(path: str) -> bool:
-    """Whether a file of a model's repository is weights or HEAR's code, which an upload replaces as a whole."""
+    """Whether a file of a model's repository holds weights or HEAR's code, which an upload replaces as a whole."""
     folder, _, name = path.rpartition("/")
     return folder in ("", QUANTIZER) and any(fnmatch(name, pattern) for pattern in STALE)
 
@@ -129,7 +129,7 @@ def read_json(path: Path) -> dict:
 
 def check_models(folder: Path) -> list[Checked]:
     """
-    Loads a staged model and its quantizer, if it has one, as wholes, and runs them here and as another machine would.
+    Loads a staged model, and its quantizer if it has one, and runs them here and as another machine would.
 
     Raises:
         `SharingError`: A check failed.
@@ -170,7 +170,7 @@ def check_model(folder: Path, subfolder: str) -> Checked:
 
 
 def find_auto_class(config) -> str:
-    """The Auto class that loads the saved class."""
+    """The name of the Auto class that loads the saved class."""
     architecture = (config.architectures or ["none"])[0]
     for name, reference in (getattr(config, "auto_map", None) or {}).items():
         if reference and reference.endswith(f".{architecture}"):
@@ -204,7 +204,7 @@ def check_rate(config, feature_extractor) -> None:
 
 
 def check_labels(folder: Path, num_logits: int) -> None:
-    """Reads config.json itself: Transformers fills in what is not there."""
+    """Checks the names in config.json itself: Transformers fills in those that are missing."""
     config = read_json(folder / "config.json")
     names = {int(index): name for index, name in config.get("id2label", {}).items()}
     if sorted(names) != list(range(num_logits)):
@@ -213,11 +213,11 @@ def check_labels(folder: Path, num_logits: int) -> None:
             f"{list(names.items())[:5]}. Set `id2label` and `label2id`, and save again."
         )
     if {name: index for index, name in names.items()} != config.get("label2id"):
-        raise SharingError("`label2id` must be the inverse of `id2label`, found otherwise. Set both, and save again.")
+        raise SharingError("`label2id` must be the inverse of `id2label`, found another. Set both, and save again.")
 
 
 def compare(checked: list[Checked], source: str, revision: str = "main", token: str | None = None) -> None:
-    """Loads models where `hear_hf` is absent, from a folder or the Hub, and compares what they give with `checked`."""
+    """Loads models where `hear_hf` is absent, from a folder or the Hub, and compares their outputs with `checked`."""
     try:
         places = [(one.auto_class, one.subfolder) for one in checked]
         found = outputs_elsewhere(source, places, revision, token)
@@ -233,7 +233,7 @@ def compare(checked: list[Checked], source: str, revision: str = "main", token: 
 
 
 def check_card(card: ModelCard, folder: Path) -> None:
-    """A card's metadata must be there, no part of it may be unfilled, and its images must go up with it."""
+    """Checks that a card has metadata, no unfilled part, and all of its images beside it."""
     metadata = card.data.to_dict()
     prose = re.sub(r"(`+).+?\1", "", card.text)  # a label may be called anything
     images = re.findall(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)", card.text)
@@ -251,7 +251,7 @@ def check_card(card: ModelCard, folder: Path) -> None:
 
 
 def empty_sections(text: str) -> list[str]:
-    """Headings with nothing below them, not even a smaller heading; the title's text counts as one."""
+    """Headings with nothing below them, not even a smaller heading; `all of it` if the whole card is empty."""
     text = re.sub(r"^```.*?^```", "code", text, flags=re.DOTALL | re.MULTILINE)  # `#` begins a comment there
     parts = re.split(r"^(#+) (.*)$", text, flags=re.MULTILINE)
     levels, titles, bodies = parts[1::3], parts[2::3], parts[3::3]

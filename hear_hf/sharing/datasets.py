@@ -1,12 +1,13 @@
 """Labelled clips as a data set of the Hub that `load_dataset` gives with `Audio` and `ClassLabel`."""
 
-import argparse
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Audio, Dataset, DatasetInfo, Features, List, SplitInfo, Value, load_dataset
@@ -16,12 +17,12 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from tqdm.auto import tqdm
 
+from ..arguments import option
 from ..data.decoding import decode_audio
 from ..data.labelled import SPLIT_NAMES, DataArguments, encode_labels, load_splits
-from .cards import code_span, plain
-from .upload import SharingError
+from .cards import render
+from .upload import Destination, SharingError
 
-CARD_TEMPLATE = Path(__file__).with_name("templates") / "dataset_card.md"
 MAX_SHARD_SIZE = 500_000_000  # bytes of audio in a parquet file
 SAMPLING_RATE = 16_000  # Hz, to which clips are decoded to see whether they can be
 NUM_NAMED = 10  # broken clips
@@ -30,11 +31,24 @@ SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "1
 
 
 @dataclass
+class DatasetArguments:
+    """How to read labelled clips for publication, and what to state of them."""
+
+    audio_column_name: str = option(default="audio", help="Read the clips from this column of the tables.")
+    label_column_name: str = option(default="label", help="Read the labels from this column of the tables.")
+    multi_label: bool = option(default=False, help="Allow a clip any number of labels.")
+    skip_broken: bool = option(default=False, help="Skip clips that cannot be decoded.")
+    license: str | None = option(
+        default=None, help="State this licence, as the Hub names it; without one nobody else may use the clips."
+    )
+
+
+@dataclass
 class Split:
     """What was written or read of a split: of each clip the SHA-256 of its file and its label, and sums."""
 
     digests: list[str] = field(default_factory=list)
-    labels: list = field(default_factory=list)
+    labels: list[int | list[int]] = field(default_factory=list)
     num_bytes: int = 0
     seconds: float = 0.0
 
@@ -50,15 +64,55 @@ class Split:
         return [found[i] for i in range(num_labels)]
 
 
-def load(args: argparse.Namespace) -> dict[str, Dataset]:
-    """The splits as they are, each with undecoded `audio`, `label`, and the further columns that all of them have."""
-    columns = {name: getattr(args, name) for name in ("audio_column_name", "label_column_name", "multi_label")}
-    if len(args.sources) == 1 and Path(args.sources[0]).is_dir():
-        columns["data_dir"] = args.sources[0]
-    for source in args.sources if "data_dir" not in columns else []:
-        columns.setdefault(f"{split_of(Path(source))}_file", []).append(source)
+@dataclass
+class StagedDataset:
+    """Clips in parquet files: their folder, the features that `load_dataset` gives, and the splits."""
+
+    folder: Path
+    features: Features
+    splits: dict[str, Split]
+
+    @property
+    def is_multi_label(self) -> bool:
+        return isinstance(self.features["label"], List)
+
+    @property
+    def label_names(self) -> list[str]:
+        feature = self.features["label"]
+        return (feature.feature if self.is_multi_label else feature).names
+
+    @property
+    def further_columns(self) -> list[str]:
+        return [name for name in self.features if name not in ("audio", "label")]
+
+    def label_counts(self) -> dict[str, list[int]]:
+        """Clips of each label by split."""
+        return {name: split.counts(len(self.label_names)) for name, split in self.splits.items()}
+
+
+def load_clips(sources: list[str], args: DatasetArguments) -> dict[str, Dataset]:
+    """
+    Loads the splits as they are, each with undecoded `audio`, `label`, and the further columns that all of them have.
+
+    Args:
+        sources (`list[str]`): A folder, or one or several tables.
+        args (`DatasetArguments`): How to read them.
+
+    Raises:
+        `SharingError`: A source, a column or a label is missing or inconsistent.
+    """
+    settings: dict[str, Any] = {
+        "audio_column_name": args.audio_column_name,
+        "label_column_name": args.label_column_name,
+        "multi_label": args.multi_label,
+    }
+    if len(sources) == 1 and Path(sources[0]).is_dir():
+        settings["data_dir"] = sources[0]
+    else:
+        for source in sources:
+            settings.setdefault(f"{split_of(Path(source))}_file", []).append(source)
     try:
-        splits = load_splits(DataArguments(**columns), seed=0)
+        splits = load_splits(DataArguments(**settings), seed=0)
         shared = set.intersection(*(set(dataset.column_names) for dataset in splits.values())) - {"audio", "label"}
         return encode_labels(splits, args.multi_label, tuple(sorted(shared)))
     except ValueError as error:
@@ -66,38 +120,63 @@ def load(args: argparse.Namespace) -> dict[str, Dataset]:
 
 
 def split_of(table: Path) -> str:
+    """The split that a table's name begins with, else `train`."""
     begins = re.split(r"[^a-z]", table.stem.lower())[0]
     return next((split for split, names in SPLIT_NAMES.items() if begins in names), "train")
 
 
-def write_splits(datasets: dict[str, Dataset], folder: Path, skip_broken: bool) -> dict[str, Split]:
-    """Writes the clips that decode to parquet files in `folder`, and refuses or passes over the others."""
+def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False) -> StagedDataset:
+    """
+    Writes clips to parquet files.
+
+    Args:
+        datasets (`dict[str, Dataset]`): The splits, as `load_clips` returns them.
+        folder (`Path`): The folder to create.
+        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be decoded.
+
+    Raises:
+        `SharingError`: Clips cannot be decoded, or a split keeps none.
+    """
     folder.mkdir(parents=True)
-    splits, broken = {}, []
+    splits: dict[str, Split] = {}
+    broken: list[str] = []
     for name, dataset in datasets.items():
-        split, rows, size, shards = Split(), [], 0, []
-        for index, row in enumerate(tqdm(dataset, desc=f"Reading {name}")):
-            try:
-                clip, seconds = encoded_clip(row["audio"])
-            except (OSError, ValueError) as error:
-                broken.append(f"{base_name(row['audio']['path']) or f'clip {index + 1} of {name}'}: {error}")
-                continue
-            rows.append({column: without_folders(value) for column, value in row.items()} | {"audio": clip})
-            size += len(clip["bytes"])
-            split.add(clip["bytes"], row["label"], seconds)
-            if size >= MAX_SHARD_SIZE:
-                shards.append(write_shard(rows, dataset, folder / f"{name}-{len(shards)}"))
-                rows, size = [], 0
-        if rows or not shards:
+        splits[name] = Split()
+        shards: list[Path] = []
+        for rows in shards_of(readable_rows(name, dataset, splits[name], broken)):
             shards.append(write_shard(rows, dataset, folder / f"{name}-{len(shards)}"))
         for i, shard in enumerate(shards):
             shard.rename(folder / f"{name}-{i:05d}-of-{len(shards):05d}.parquet")
-        splits[name] = split
     report_broken(broken, splits, skip_broken)
-    return splits
+    return StagedDataset(folder, published_features(next(iter(datasets.values()))), splits)
 
 
-def encoded_clip(audio: dict) -> tuple[dict, float]:
+def readable_rows(name: str, dataset: Dataset, split: Split, broken: list[str]) -> Iterable[dict[str, Any]]:
+    """The rows whose clip decodes, which it adds to `split`; it adds the reasons of the others to `broken`."""
+    for index, row in enumerate(tqdm(dataset, desc=f"Reading {name}")):
+        try:
+            clip, seconds = encoded_clip(row["audio"])
+        except (OSError, ValueError) as error:
+            broken.append(f"{base_name(row['audio']['path']) or f'clip {index + 1} of {name}'}: {error}")
+            continue
+        split.add(clip["bytes"], row["label"], seconds)
+        yield {column: without_folders(value) for column, value in row.items()} | {"audio": clip}
+
+
+def shards_of(rows: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    """Rows in lists of `MAX_SHARD_SIZE` bytes of audio; one empty list if there are none."""
+    shard: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        if size >= MAX_SHARD_SIZE:
+            yield shard
+            shard, size = [], 0
+        shard.append(row)
+        size += len(row["audio"]["bytes"])
+    yield shard
+
+
+def encoded_clip(audio: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """A clip's file under its name alone, and its length in seconds; raises what `decode_audio` does."""
     seconds = len(decode_audio(audio, SAMPLING_RATE)) / SAMPLING_RATE
     encoded = Path(audio["path"]).read_bytes() if audio["bytes"] is None else audio["bytes"]
@@ -108,13 +187,13 @@ def base_name(path: str | None) -> str | None:
     return path and re.split(r"[/\\]", path)[-1]
 
 
-def without_folders(value):
-    """A string that is an absolute path loses its folders, which concern this machine alone."""
+def without_folders(value: Any) -> Any:
+    """The value, or of an absolute path its name alone: its folders concern this machine only."""
     is_absolute = isinstance(value, str) and re.match(r"/|[A-Za-z]:[/\\]|\\\\", value)
     return base_name(value) if is_absolute else value
 
 
-def write_shard(rows: list[dict], dataset: Dataset, path: Path) -> Path:
+def write_shard(rows: list[dict[str, Any]], dataset: Dataset, path: Path) -> Path:
     features = published_features(dataset)
     stored = Features({**features, "audio": {"bytes": Value("binary"), "path": Value("string")}})
     columns = {name: [row[name] for row in rows] for name in features}
@@ -127,53 +206,59 @@ def published_features(dataset: Dataset) -> Features:
 
 
 def report_broken(broken: list[str], splits: dict[str, Split], skip_broken: bool) -> None:
+    """Prints which clips were skipped; raises `SharingError` if none may be, or if a split is left without clips."""
     if not broken:
         return
     named = "\n".join(broken[:NUM_NAMED] + ["..."] * (len(broken) > NUM_NAMED))
     total = len(broken) + sum(len(split.labels) for split in splits.values())
     found = f"{len(broken)} of {total} clips cannot be decoded:\n{named}"
     if not skip_broken:
-        raise SharingError(f"{found}\nMend or remove them, or leave them out by --skip_broken.")
+        raise SharingError(f"{found}\nFix or remove them, or skip them with --skip_broken.")
     if not all(split.labels for split in splits.values()):
         raise SharingError(f"{found}\nEach split must keep a clip: correct the source.")
-    print(f"Leaves out: {found}")
+    print(f"Skipped: {found}")
 
 
-def dataset_card(splits: dict[str, Split], features: Features, folder: Path, args: argparse.Namespace) -> DatasetCard:
-    """What the Hub and `load_dataset` read of the data set, and a description for people."""
-    num_clips = sum(len(split.labels) for split in splits.values())
+def dataset_metadata(data: StagedDataset, license: str | None) -> DatasetCardData:
+    """What the Hub and `load_dataset` read of a data set."""
+    num_clips = sum(len(split.labels) for split in data.splits.values())
     size = next((name for limit, name in SIZES.items() if num_clips < limit), "n>1M")
     metadata = DatasetCardData(
-        license=args.license, task_categories=["audio-classification"], tags=["audio"], size_categories=[size]
+        license=license, task_categories=["audio-classification"], tags=["audio"], size_categories=[size]
     )
     infos = SplitDict()
-    for name, split in splits.items():
+    for name, split in data.splits.items():
         infos.add(SplitInfo(name, num_bytes=split.num_bytes, num_examples=len(split.labels)))
     info = DatasetInfo(
-        features=features,
+        features=data.features,
         splits=infos,
-        download_size=sum(path.stat().st_size for path in folder.iterdir()),
-        dataset_size=sum(split.num_bytes for split in splits.values()),
+        download_size=sum(path.stat().st_size for path in data.folder.iterdir()),
+        dataset_size=sum(split.num_bytes for split in data.splits.values()),
     )
     DatasetInfosDict({"default": info}).to_dataset_card_data(metadata)
-    files = [{"split": name, "path": f"data/{name}-*"} for name in splits]
+    files = [{"split": name, "path": f"{data.folder.name}/{name}-*"} for name in data.splits]
     MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(metadata)
-    own = Path(args.sources[0]) / "README.md"
+    return metadata
+
+
+def dataset_card(data: StagedDataset, license: str | None, repository: str, own: Path) -> DatasetCard:
+    """
+    The card of a data set.
+
+    Args:
+        data (`StagedDataset`): The clips.
+        license (`str`, *optional*): As the Hub names it.
+        repository (`str`): Where they will be, as `OWNER/NAME`.
+        own (`Path`): The user's own card, which is completed if it exists.
+
+    Raises:
+        `SharingError`: The metadata of the user's own card are no YAML.
+    """
+    metadata = dataset_metadata(data, license)
     if own.is_file():
         return completed_card(own, metadata)
-    names = getattr(features["label"], "feature", features["label"]).names
-    return DatasetCard.from_template(
-        metadata,
-        template_path=str(CARD_TEMPLATE),
-        title=plain(args.repo_id.rpartition("/")[2]),
-        repository=args.repo_id,
-        names=names,
-        multi_label=isinstance(features["label"], List),
-        splits=splits,
-        counts={name: split.counts(len(names)) for name, split in splits.items()},
-        columns=[name for name in features if name not in ("audio", "label")],
-        code_span=code_span,
-    )
+    title = repository.rpartition("/")[2]
+    return DatasetCard(render("dataset_card.md", metadata, data=data, title=title, repository=repository))
 
 
 def completed_card(path: Path, metadata: DatasetCardData) -> DatasetCard:
@@ -188,14 +273,16 @@ def completed_card(path: Path, metadata: DatasetCardData) -> DatasetCard:
     return card
 
 
-def compare(splits: dict[str, Split], features: Features, temporary: Path) -> None:
-    """Reads the downloaded data set as `load_dataset` does, and compares every clip and label with what went up."""
-    downloaded = load_dataset(str(temporary / "downloaded"), cache_dir=str(temporary / "cache"))
-    for name, split in splits.items():
+def compare_download(data: StagedDataset, target: Destination, revision: str, temporary: Path) -> None:
+    """Downloads a data set, reads it as `load_dataset` does, and compares each clip and label with the staged one."""
+    folder = target.api().snapshot_download(
+        target.name, repo_type="dataset", revision=revision, local_dir=temporary / "downloaded"
+    )
+    downloaded = load_dataset(folder, cache_dir=str(temporary / "cache"))
+    for name, split in data.splits.items():
         found = Split()
-        dataset = downloaded[name].cast_column("audio", Audio(decode=False))
-        for row in dataset:
+        for row in downloaded[name].cast_column("audio", Audio(decode=False)):
             found.add(row["audio"]["bytes"], row["label"], 0.0)
-        same = (downloaded[name].features, found.digests, found.labels) == (features, split.digests, split.labels)
+        same = (downloaded[name].features, found.digests, found.labels) == (data.features, split.digests, split.labels)
         if not same:
-            raise SharingError(f"The split {name} is not what went up. Give the command again.")
+            raise SharingError(f"The split {name} must be as it was uploaded, found otherwise. Run the command again.")

@@ -1,8 +1,9 @@
-"""Loads models by Auto classes with the code that they bring along, and saves what they make of a fixed clip.
+"""Loads models by Auto classes with the code that they carry, and saves their outputs on a fixed clip.
 
     python -P hear_hf/sharing/isolated.py OUTPUT_FOLDER SOURCE REVISION AUTO_CLASS[:SUBFOLDER] ...
 
-`hear_hf` cannot be imported here, so a model must do without it, as on anybody's machine.
+`hear_hf` cannot be imported here, so a model must do without it, as on the machine of anybody who lacks it. Hence this
+file imports nothing of the package.
 """
 
 import importlib.abc
@@ -33,7 +34,7 @@ class Absence(importlib.abc.MetaPathFinder):
 
 @torch.no_grad()
 def outputs_on_noise(model, feature_extractor) -> np.ndarray:
-    """The logits, or without a head the hidden states, of one second of noise, (1, ...)."""
+    """The logits of one second of noise, or the hidden states of a model without a head, (1, ...)."""
     rate = feature_extractor.sampling_rate
     clip = np.random.default_rng(0).normal(scale=0.1, size=rate).astype(np.float32)
     inputs = feature_extractor(clip, sampling_rate=rate, return_tensors="pt")
@@ -45,7 +46,7 @@ def outputs_elsewhere(
     source: str, models: list[tuple[str, str]], revision: str = "main", token: str | None = None
 ) -> list[np.ndarray]:
     """
-    `outputs_on_noise` as on another machine: of models loaded without `hear_hf` and with empty caches.
+    Computes `outputs_on_noise` as another machine would: without `hear_hf` and with empty caches.
 
     Args:
         source (`str`): A folder, which is read offline, or a repository of the Hub.
@@ -54,7 +55,7 @@ def outputs_elsewhere(
         token (`str`, *optional*): A token that may read it.
 
     Raises:
-        `RuntimeError`: One did not load; the message is the last line of the error.
+        `RuntimeError`: A model did not load; the message is the last line of the error.
     """
     with tempfile.TemporaryDirectory() as temporary:
         environment = {name: value for name, value in os.environ.items() if name not in CACHES}
@@ -64,7 +65,7 @@ def outputs_elsewhere(
         command = [sys.executable, "-P", __file__, temporary, source, revision, *map(":".join, models)]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         if result.returncode != 0:
-            raise RuntimeError((result.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+            raise RuntimeError((result.stderr.strip().splitlines() or ["the process ended without a message"])[-1])
         return [np.load(Path(temporary) / f"{i}.npy") for i in range(len(models))]
 
 

@@ -12,7 +12,17 @@ SPACE_MODEL = "model_id.txt"  # where the Space's app.py reads which model to se
 
 
 def stage_space(space: Path, staged: Path, model: str) -> None:
-    """Copies the demo to a new folder, and says there which model it serves."""
+    """
+    Copies a demo to a new folder, and names there the model that it serves.
+
+    Args:
+        space (`Path`): The demo's folder, with app.py and README.md.
+        staged (`Path`): The folder to create.
+        model (`str`): The model's repository, as `OWNER/NAME`.
+
+    Raises:
+        `SharingError`: The demo lacks app.py.
+    """
     if not (space / "app.py").is_file():
         raise SharingError(f"The demo's folder must hold app.py, found none in {space}. Give --space_dir.")
     shutil.copytree(space, staged, ignore=shutil.ignore_patterns(".*", "__pycache__"))
@@ -23,9 +33,9 @@ def stage_space(space: Path, staged: Path, model: str) -> None:
 
 
 def is_private(model: Destination) -> bool:
-    """Whether a model of the Hub is private; raises `SharingError` where there is none."""
+    """Whether a model of the Hub is private; raises `SharingError` if there is none."""
     try:
-        return model.api().model_info(model.name).private
+        return bool(model.api().model_info(model.name).private)
     except RepositoryNotFoundError as error:
         raise SharingError(
             f"The Space's model must be on the Hub, found no {model.name}: publish it first."

@@ -1,9 +1,11 @@
-"""Uploads a folder to the Hub in one commit. What goes wrong is said plainly, and leaves the repository as it was."""
+"""Uploads a folder to the Hub in one commit. An upload that fails says why, and leaves the repository as it was."""
 
-import argparse
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub import (
     CommitInfo,
@@ -25,17 +27,20 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from ..arguments import option
+
+Kind = Literal["model", "dataset", "space"]
 REASONS = {
-    401: "The Hub does not accept the token. Make one with the right to write at {settings}, and `hf auth login`.",
-    402: "The storage of {name} is used up. Free some, or publish elsewhere.",
+    401: "The Hub does not accept the token. Create one with write access at {settings}, then run `hf auth login`.",
+    402: "The storage of {name} is full. Free some, or publish elsewhere.",
     403: "The Hub does not let this token write to {name}. The part before the slash must be your name or an "
-    "organisation of yours, and the token must have the right to write: see {settings}. To the repository of somebody "
-    "else, propose a change by --create_pr.",
+    "organisation of yours, and the token must have write access: see {settings}. To change a repository of somebody "
+    "else, open a pull request with --create_pr.",
     404: "There is no {kind} {name}, or this token may not see it. Check its name.",
-    412: "Somebody else has changed {name} since the upload began, so it was not made. Give the command again.",
-    413: "The Hub finds the upload too large, or the storage of {name} used up. Leave files out, or free some.",
-    429: "The Hub is asked too often. Wait some minutes and give the command again.",
-    507: "The storage of {name} is used up. Free some, or publish elsewhere.",
+    412: "Somebody else has changed {name} since the upload began, so it was cancelled. Run the command again.",
+    413: "The Hub finds the upload too large, or the storage of {name} full. Leave files out, or free some storage.",
+    429: "The Hub has had too many requests. Wait some minutes and run the command again.",
+    507: "The storage of {name} is full. Free some, or publish elsewhere.",
 }
 
 
@@ -44,11 +49,41 @@ class SharingError(Exception):
 
 
 @dataclass
+class UploadArguments:
+    """How to upload: what all commands that publish share."""
+
+    dry_run: bool = option(default=False, help="Check, show what would be uploaded, and stop. Needs no network.")
+    private: bool = option(default=False, help="Make a new repository private.")
+    revision: str | None = option(default=None, help="Upload to this branch, which must exist, in place of main.")
+    create_pr: bool = option(default=False, help="Open a pull request in place of changing main.")
+    tag: list[str] | None = option(default=None, help="Tag the commit with these names, for example v1.0.")
+    commit_message: str | None = option(default=None, help="Describe the commit in the history of the repository.")
+    token: str | None = option(
+        default=None, help="Use this token, which needs write access, in place of HF_TOKEN or that of `hf auth login`."
+    )
+
+
+@dataclass
 class Destination:
-    """Where files go on the Hub, and how."""
+    """
+    Where on the Hub to publish, and how.
+
+    Args:
+        name (`str`): The repository, as `OWNER/NAME`.
+        kind (`str`, *optional*, defaults to `"model"`): `"model"`, `"dataset"` or `"space"`.
+        private (`bool`, *optional*, defaults to `False`): Whether a new repository is private.
+        revision (`str`, *optional*): The branch; main by default.
+        create_pr (`bool`, *optional*, defaults to `False`): Whether to open a pull request in place of a commit.
+        tags (`list[str]`, *optional*): Names for the commit.
+        message (`str`, *optional*): Describes the commit.
+        token (`str`, *optional*): A token with write access.
+
+    Raises:
+        `SharingError`: The name is none that the Hub takes, or the options exclude one another.
+    """
 
     name: str
-    kind: str = "model"
+    kind: Kind = "model"
     private: bool = False
     revision: str | None = None
     create_pr: bool = False
@@ -60,11 +95,11 @@ class Destination:
         try:
             validate_repo_id(self.name)
         except HFValidationError as error:
-            raise SharingError(f"The repository's name is none that the Hub takes. {error}") from error
+            raise SharingError(f"The name of the repository must be one that the Hub takes: {error}") from error
         if "/" not in self.name:
             raise SharingError(f"The repository must be named as OWNER/NAME, found: {self.name}")
         if self.create_pr and (self.revision or self.tags):
-            raise SharingError("A pull request is made against main: give --create_pr without --revision and --tag.")
+            raise SharingError("A pull request must be against main: give --create_pr without --revision and --tag.")
 
     @property
     def url(self) -> str:
@@ -75,40 +110,43 @@ class Destination:
         return HfApi(endpoint=constants.ENDPOINT, token=self.token)
 
 
-def add_destination_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that all uploads share; each also works with hyphens."""
-    add = parser.add_argument
-    add(
-        "--dry_run", "--dry-run", action="store_true", help="Check, show what would go up, and stop. Needs no network."
+def destination(repository: str, kind: Kind, args: UploadArguments) -> Destination:
+    """Where the options of a command lead; raises what `Destination` does."""
+    return Destination(
+        repository,
+        kind,
+        private=args.private,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        tags=args.tag or [],
+        message=args.commit_message,
+        token=args.token or get_token(),
     )
-    add("--private", action="store_true", help="Make a new repository private.")
-    add("--revision", help="The branch to upload to, which must exist (default: main).")
-    add("--create_pr", "--create-pr", action="store_true", help="Open a pull request instead of changing main.")
-    add("--tag", nargs="+", default=[], help="Tags for the commit, for example v1.0.")
-    add("--commit_message", "--commit-message", help="What the history says.")
-    add("--token", help="A token with the right to write; by default HF_TOKEN or that of `hf auth login`.")
 
 
-def destination(args: argparse.Namespace, kind: str) -> Destination:
-    options = {"private": args.private, "revision": args.revision, "create_pr": args.create_pr, "tags": args.tag}
-    return Destination(args.repo_id, kind, message=args.commit_message, token=args.token or get_token(), **options)
+@contextmanager
+def staging_folder() -> Iterator[Path]:
+    """A temporary folder for what a command publishes. A `SharingError` ends the command with its message alone."""
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+    except SharingError as error:
+        raise SystemExit(str(error)) from error
 
 
-def show(folder: Path, left_out: dict[str, str]) -> None:
-    """What goes up and how large, and what stays here and why."""
-    sizes = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    width = max(map(len, [*sizes, *left_out]))
-    print("Goes up:")
+def show(folder: Path, kept_back: dict[str, str] | None = None) -> None:
+    """Prints the files of a folder with their sizes, and what is kept back with the reasons."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    kept_back = kept_back or {}
+    width = max(map(len, [*sizes, *kept_back]))
+    print("To upload:")
     for name, size in sizes.items():
         print(f"  {name:{width}}  {readable(size):>9}")
     print(f"  {f'{len(sizes)} files':{width}}  {readable(sum(sizes.values())):>9}")
-    if left_out:
-        print("Stays here:")
-        for name, reason in left_out.items():
+    if kept_back:
+        print("Kept back:")
+        for name, reason in kept_back.items():
             print(f"  {name:{width}}  {reason}")
 
 
@@ -124,14 +162,26 @@ def announce(commit: CommitInfo, target: Destination) -> None:
     print(f"Published: {commit.pr_url or target.url} (commit {commit.oid})")
 
 
+@contextmanager
+def verification(commit: CommitInfo, target: Destination) -> Iterator[None]:
+    """Around what checks an upload: an error says that the upload itself is done."""
+    print("Downloading it again, to compare ...")
+    try:
+        yield
+    except Exception as error:
+        raise SharingError(
+            f"The files are on the Hub as commit {commit.oid}, but: {explain(error, target)}"
+        ) from error
+
+
 def publish(folder: Path, target: Destination, is_ours: Callable[[str], bool]) -> CommitInfo:
     """
-    Uploads a folder's files in one commit, into a new repository where there is none.
+    Uploads a folder in one commit, into a new repository where there is none.
 
     Args:
-        folder (`Path`): Its files go up under their paths in it.
+        folder (`Path`): Its files are uploaded under their paths in it.
         target (`Destination`): Where to.
-        is_ours (`Callable[[str], bool]`): Whether a file of the repository is to go where `folder` does not have it.
+        is_ours (`Callable[[str], bool]`): Whether to delete a file of the repository that `folder` does not have.
 
     Raises:
         `SharingError`: The upload was refused or interrupted.
@@ -153,32 +203,17 @@ class _Upload:
 
     def __init__(self, target: Destination):
         self.target, self.api = target, target.api()
-        self.repository = {"repo_id": target.name, "repo_type": target.kind}
-        self.is_creating, self.is_new, self.head, self.done = False, False, None, None
+        self.repository: dict[str, Any] = {"repo_id": target.name, "repo_type": target.kind}
+        self.is_creating = self.is_new = False
+        self.files: set[str] = set()
+        self.head: str | None = None
+        self.done: str | None = None
 
     def open(self) -> None:
-        """Finds the repository or makes it, and checks that what is asked for can be done."""
+        """Finds the repository or creates it, and checks that what is asked for can be done."""
         target = self.target
         self.api.whoami()
-        try:
-            info = self.api.repo_info(**self.repository, revision=target.revision)
-        except RepositoryNotFoundError as error:
-            if isinstance(error, GatedRepoError):
-                raise
-            if target.create_pr or target.revision:
-                raise SharingError(
-                    f"There must be a {target.kind} {target.name} for --create_pr and --revision, found none: upload "
-                    "to main first."
-                ) from error
-            sdk = {"space_sdk": "gradio"} if target.kind == "space" else {}
-            self.is_creating = True
-            try:
-                self.api.create_repo(**self.repository, private=target.private, **sdk)
-                self.is_new = True
-            except HfHubHTTPError:
-                self.is_creating = False
-                raise
-            info = self.api.repo_info(**self.repository)
+        info: Any = self._find() or self._create()
         self.head, self.files = info.sha, {file.rfilename for file in info.siblings}
         if target.private and not info.private:
             raise SharingError(f"{target.name} exists and is public; make it private at {target.url}/settings first.")
@@ -191,7 +226,7 @@ class _Upload:
         paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         stale = sorted(path for path in self.files - set(paths) if is_ours(path))
         if stale:
-            print("Removes from the repository, as left over from earlier uploads: " + ", ".join(stale))
+            print("Deletes from the repository, left over from earlier uploads: " + ", ".join(stale))
         additions = [CommitOperationAdd(name, str(path)) for name, path in paths.items()]
         info = self.api.create_commit(
             **self.repository,
@@ -207,7 +242,7 @@ class _Upload:
         return info
 
     def undo(self, error: BaseException) -> str:
-        """Deletes the repository if this upload made it, and says what became of it."""
+        """Deletes the repository if this upload created it, and says what became of it."""
         name, url = self.target.name, self.target.url
         was_refused = any(isinstance(one, HfHubHTTPError) and one.response.status_code < 500 for one in causes(error))
         try:
@@ -217,21 +252,47 @@ class _Upload:
             if self.is_creating:  # and no answer came
                 return f"If {url} exists now, it is new and empty."
             if self.done:
-                return f"The files are there, as commit {self.done}; what should have followed is not."
+                return f"The files are on the Hub, as commit {self.done}; only what follows the upload failed."
             if was_refused or self.head is None or self._head() == self.head:
                 return "This changed nothing on the Hub."
-            return f"{name} has got a new commit meanwhile, {self._head()}: look at {url} whether it is this."
+            return f"{name} has a new commit, {self._head()}: look at {url} to see whether it is this upload."
         except Exception:
             if self.is_new:
-                return f"The new repository {name} could not be deleted again: do so at {url}/settings"
-            return f"Files appear all together or not at all; look at {url} for which."
+                return f"The new repository {name} could not be deleted again: delete it at {url}/settings"
+            return f"Files appear all together or not at all: look at {url} to see which."
 
-    def _head(self) -> str:
+    def _find(self) -> Any:
+        """What the Hub says of the repository; `None` if there is none and it may be created."""
+        target = self.target
+        try:
+            return self.api.repo_info(**self.repository, revision=target.revision)
+        except RepositoryNotFoundError as error:
+            if isinstance(error, GatedRepoError):
+                raise
+            if target.create_pr or target.revision:
+                raise SharingError(
+                    f"There must be a {target.kind} {target.name} for --create_pr and --revision, found none: upload "
+                    "to main first."
+                ) from error
+            return None
+
+    def _create(self) -> Any:
+        sdk = "gradio" if self.target.kind == "space" else None
+        self.is_creating = True
+        try:
+            self.api.create_repo(**self.repository, private=self.target.private, space_sdk=sdk)
+            self.is_new = True
+        except HfHubHTTPError:
+            self.is_creating = False
+            raise
+        return self.api.repo_info(**self.repository)
+
+    def _head(self) -> str | None:
         return self.api.repo_info(**self.repository, revision=self.target.revision).sha
 
 
 def explain(error: BaseException, target: Destination) -> str:
-    """What happened and what to do, in a sentence or two."""
+    """Says what happened and what to do, in a sentence or two."""
     chain = causes(error)
     for error in chain:
         if isinstance(error, SharingError):
@@ -239,26 +300,26 @@ def explain(error: BaseException, target: Destination) -> str:
         if isinstance(error, KeyboardInterrupt):
             return "Interrupted."
         if isinstance(error, GatedRepoError):
-            return _fill("Access to {name} is restricted: ask for it at {url}, or publish elsewhere.", target)
+            return _fill("Access to {name} is restricted: request it at {url}, or publish elsewhere.", target)
         if isinstance(error, RevisionNotFoundError):
-            return _fill("There is no branch {revision} in {name}: make it on the Hub first, or leave it out.", target)
+            return _fill("There is no branch {revision} in {name}: create it first, or leave out --revision.", target)
         if isinstance(error, OfflineModeIsEnabled):
             return "This needs the network, found HF_HUB_OFFLINE=1: unset it."
         if isinstance(error, HfHubHTTPError):
             return _explain_answer(error, target)
     if any(isinstance(error, HTTPError | ConnectionError | TimeoutError) for error in chain):
         return (
-            f"The connection to {constants.ENDPOINT} failed or broke ({_one_line(chain[-1])}). Check the network and "
-            "give the command again; large files that have arrived are not sent twice."
+            f"The connection to {constants.ENDPOINT} failed ({_one_line(chain[-1])}). Check the network and run the "
+            "command again: large files that have arrived are not sent twice."
         )
-    return f"The upload failed: {_one_line(chain[0])}."
+    return f"It failed with an unexpected error: {_one_line(chain[0])}."
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """The error, what it was raised from, and so on."""
     chain = [error]
-    while chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
     return chain
 
 
@@ -269,8 +330,8 @@ def _explain_answer(error: HfHubHTTPError, target: Destination) -> str:
     if status in REASONS:
         return _fill(REASONS[status], target)
     if status >= 500:
-        return f"The Hub has trouble of its own (it answers {status}). Try again later."
-    return f"The Hub refused with {status}: {_one_line(error)}."
+        return f"The Hub failed with an error of its own ({status}). Try again later."
+    return f"The Hub refused this with {status}: {_one_line(error)}."
 
 
 def _fill(reason: str, target: Destination) -> str:

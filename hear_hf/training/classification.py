@@ -1,20 +1,28 @@
-"""Training of audio classifiers: arguments, model and Trainer (paper, section 4.3)."""
+"""Training of audio classifiers: arguments, model and Trainer (paper, section 4.3).
 
+dataset = load_labelled_audio(DataArguments(data_dir="my_sounds"))
+trainer = build_trainer(dataset, FineTuningArguments(output_dir="runs/mine"))
+trainer.train()
+trainer.save_model()
+"""
+
+import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
-    PreTrainedModel,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
+    set_seed,
 )
 
 from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
@@ -32,21 +40,23 @@ class ModelArguments:
     """Which model to start from, and which of its parts to train how fast."""
 
     model_name_or_path: str | None = option(
-        default=None, help="A checkpoint of the Hub or a folder. Without it HEAR starts from scratch."
+        default=None, help="Start from this checkpoint of the Hub or folder. Without it, HEAR is trained from scratch."
     )
     model_revision: str = option(default="main", help="The branch, tag or commit of the checkpoint.")
-    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub brings along.")
+    trust_remote_code: bool = option(default=False, help="Run the code that a checkpoint of the Hub comes with.")
     config_overrides: str | None = option(
-        default=None, help="Fields of the config to change, for example `num_hidden_layers=3`."
+        default=None, help="Change these fields of the config, for example `num_hidden_layers=3`."
     )
     freeze: Literal["none", "feature_encoder", "acoustic_model", "base_model"] = option(
-        default="none", help="The part to leave as it is; `base_model` trains the head alone."
+        default="none", help="Leave this part as it is; `base_model` trains the head alone."
     )
     acoustic_learning_rate_scale: float = option(
-        default=1.0, help="Factor on the learning rate of the acoustic model; 0.1 to 0.3 if it is pretrained."
+        default=1.0,
+        help="Multiply the learning rate of the acoustic model by this; 0.1 to 0.3 suit a pretrained one.",
     )
     layerwise_learning_rate_decay: float = option(
-        default=1.0, help="Further factor for each acoustic layer further down, at most 1."
+        default=1.0,
+        help="Multiply it by this once more for each acoustic layer below the top one; at most 1.",
     )
 
 
@@ -66,20 +76,50 @@ class FineTuningArguments(TrainingArguments):
     save_strategy: str = option(default="epoch", help="When to save a checkpoint.")
     save_total_limit: int | None = option(default=1, help="Checkpoints to keep beside the best one.")
     logging_steps: float = option(default=10, help="Steps between two logged losses.")
-    load_best_model_at_end: bool = option(default=True, help="Whether to end with the best checkpoint.")
+    load_best_model_at_end: bool = option(default=True, help="End with the best checkpoint.")
+    metric_for_best_model: str | None = option(
+        default=None,
+        help="Choose the best checkpoint by this validation metric: accuracy, macro_f1, mean_average_precision or "
+        "loss. By default accuracy, or mean_average_precision where a clip has any number of labels.",
+    )
     dataloader_pin_memory: bool = option(
         default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
     )
-    remove_unused_columns: bool = option(default=False, help="Clips are decoded on the fly: keep False.")
+    remove_unused_columns: bool = option(default=False, help="Keep False: clips are decoded on the fly.")
     early_stopping_patience: int | None = option(
         default=None, help="Stop after this many evaluations without a better one."
     )
     class_balanced: bool = option(default=False, help="Weight each label by the inverse of its frequency in the loss.")
 
+    def __post_init__(self):
+        self.has_default_metric = self.metric_for_best_model is None  # TrainingArguments fills in the loss
+        super().__post_init__()
 
-def load_model(args: ModelArguments, label_names: list[str], multi_label: bool):
-    """The feature extractor and the model, with a new head where the checkpoint's labels are others."""
-    settings = {
+    def best_by(self, metric: str) -> "FineTuningArguments":
+        """Returns the same arguments with `metric` choosing the best checkpoint, unless they name one themselves."""
+        if not self.has_default_metric:
+            return self
+        arguments = copy.copy(self)
+        arguments.metric_for_best_model, arguments.greater_is_better = metric, True
+        return arguments
+
+
+def load_model(
+    args: ModelArguments, label_names: list[str], multi_label: bool
+) -> tuple[HEARFeatureExtractor, HEARForAudioClassification]:
+    """Loads the feature extractor and the model, with a new head where the checkpoint has other labels."""
+    source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+    config = load_config(args, label_names, multi_label)
+    if args.model_name_or_path is None:
+        return HEARFeatureExtractor(sampling_rate=config.sampling_rate), HEARForAudioClassification(config)
+    model = AutoModelForAudioClassification.from_pretrained(
+        args.model_name_or_path, config=config, ignore_mismatched_sizes=True, **source
+    )
+    return AutoFeatureExtractor.from_pretrained(args.model_name_or_path, **source), model
+
+
+def load_config(args: ModelArguments, label_names: list[str], multi_label: bool) -> HEARConfig:
+    settings: dict[str, Any] = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: i for i, name in enumerate(label_names)},
         "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
@@ -92,24 +132,21 @@ def load_model(args: ModelArguments, label_names: list[str], multi_label: bool):
     if args.config_overrides:
         config.update_from_string(args.config_overrides)
         config.validate()
-    if args.model_name_or_path is None:
-        return HEARFeatureExtractor(sampling_rate=config.sampling_rate), HEARForAudioClassification(config)
-    model = AutoModelForAudioClassification.from_pretrained(
-        args.model_name_or_path, config=config, ignore_mismatched_sizes=True, **source
-    )
-    return AutoFeatureExtractor.from_pretrained(args.model_name_or_path, **source), model
+    return config
 
 
-def freeze(model: PreTrainedModel, part: str) -> None:
+def freeze(model: HEARForAudioClassification, part: str) -> None:
+    """Keeps a part of the model from training, as `ModelArguments.freeze` names it."""
+    base_model: Any = model.base_model
     if part == "feature_encoder":
         model.freeze_feature_encoder()
     elif part == "acoustic_model":
-        model.base_model.acoustic_model.requires_grad_(False)
+        base_model.acoustic_model.requires_grad_(False)
     elif part == "base_model":
-        model.base_model.requires_grad_(False)
+        base_model.requires_grad_(False)
 
 
-def collate(examples: list[dict], feature_extractor) -> dict[str, torch.Tensor]:
+def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> dict[str, torch.Tensor]:
     """Pads clips of any lengths to a batch, with the mask that keeps the padding out of the results."""
     batch = feature_extractor(
         [example["input_values"] for example in examples],
@@ -121,6 +158,12 @@ def collate(examples: list[dict], feature_extractor) -> dict[str, torch.Tensor]:
 
 
 class FineTuningTrainer(Trainer):
+    """A Trainer whose model card is the report's, and whose loss is the mean over the clips of a whole step."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
+
     def create_model_card(self, *args, **kwargs):
         """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
 
@@ -132,7 +175,7 @@ def build_trainer(
     augmentation_args: AugmentationArguments | None = None,
 ) -> FineTuningTrainer:
     """
-    Builds a Trainer of a classifier, with its model, feature extractor, optimizer and metrics.
+    Builds the Trainer of a classifier, with its model, feature extractor, optimizer and metrics.
 
     Args:
         dataset (`DatasetDict`): The splits `train` and `validation`, as `load_labelled_audio` returns them.
@@ -141,32 +184,37 @@ def build_trainer(
         augmentation_args (`AugmentationArguments`, *optional*): How to vary the training clips; not at all by default.
     """
     model_args = model_args or ModelArguments()
-    names, multi_label = label_feature(dataset["train"])
-    feature_extractor, model = load_model(model_args, names.names, multi_label)
+    set_seed(training_args.seed)  # before a new head is drawn; Trainer does so only behind it
+    label_names, multi_label = label_feature(dataset["train"])
+    feature_extractor, model = load_model(model_args, label_names.names, multi_label)
     freeze(model, model_args.freeze)
-    if training_args.metric_for_best_model in (None, "loss"):
-        training_args.metric_for_best_model = "mean_average_precision" if multi_label else "accuracy"
-        training_args.greater_is_better = True
-    weights = None
-    if training_args.class_balanced:
-        weights = balanced_label_weights(dataset["train"]["label"], names.num_classes, multi_label)
     train = prepare_clips(dataset["train"], feature_extractor.sampling_rate, augmentation_args)
     collator = partial(collate, feature_extractor=feature_extractor)
-    callbacks = [BatchNormCalibration(train, collator), SaveAtEpochEnd()]
-    if training_args.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
     rate_factors = (model_args.acoustic_learning_rate_scale, model_args.layerwise_learning_rate_decay)
-    trainer = FineTuningTrainer(
+    return FineTuningTrainer(
         model,
-        training_args,
+        training_args.best_by("mean_average_precision" if multi_label else "accuracy"),
         data_collator=collator,
         train_dataset=train,
         eval_dataset=prepare_clips(dataset["validation"], feature_extractor.sampling_rate),
         processing_class=feature_extractor,
         compute_metrics=multi_label_metrics if multi_label else single_label_metrics,
-        compute_loss_func=ClassificationLoss(multi_label, weights, training_args.label_smoothing_factor),
+        compute_loss_func=build_loss(dataset["train"], training_args),
         optimizers=(build_optimizer(model, training_args, *rate_factors), None),
-        callbacks=callbacks,
+        callbacks=build_callbacks(train, collator, training_args),
     )
-    trainer.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
-    return trainer
+
+
+def build_loss(clips: Dataset, training_args: FineTuningArguments) -> ClassificationLoss:
+    label_names, multi_label = label_feature(clips)
+    weights = None
+    if training_args.class_balanced:
+        weights = balanced_label_weights(clips["label"][:], label_names.num_classes, multi_label)
+    return ClassificationLoss(multi_label, weights, training_args.label_smoothing_factor)
+
+
+def build_callbacks(train: Dataset, collator: partial, training_args: FineTuningArguments) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [BatchNormCalibration(train, collator), SaveAtEpochEnd()]
+    if training_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
+    return callbacks

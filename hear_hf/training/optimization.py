@@ -1,4 +1,4 @@
-"""Loss, learning rates and batch-norm statistics of the classification examples."""
+"""Loss, learning rates and batch-norm statistics for the training of classifiers."""
 
 import re
 from collections import Counter
@@ -8,9 +8,16 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 
 class ClassificationLoss:
-    """Cross entropy, or binary cross entropy for several labels a clip, of hard or mixed targets.
+    """
+    Cross entropy, or binary cross entropy where a clip has any number of labels, against hard or mixed targets.
 
-    A mean over the clips of the whole optimizer step, so that gradient accumulation changes nothing.
+    It is the mean over the clips of a whole optimizer step, so that gradient accumulation changes nothing.
+
+    Args:
+        multi_label (`bool`): Whether a clip has any number of labels.
+        label_weights (`torch.Tensor` of shape `(num_labels,)`, *optional*): Weights of the labels.
+        label_smoothing (`float`, *optional*, defaults to 0): Share of a target that is spread over all labels, where a
+            clip has one label.
     """
 
     def __init__(self, multi_label: bool, label_weights: torch.Tensor | None = None, label_smoothing: float = 0.0):
@@ -33,7 +40,18 @@ class ClassificationLoss:
 
 
 def balanced_label_weights(labels: list, num_labels: int, multi_label: bool) -> torch.Tensor:
-    """Weights of mean 1 over the clips; for several labels a clip, absent over present clips of each label."""
+    """
+    Weights labels by the inverse of their frequency.
+
+    Args:
+        labels (`list`): The label of each clip, or its list of labels.
+        num_labels (`int`): How many labels there are.
+        multi_label (`bool`): Whether a clip has any number of labels.
+
+    Returns:
+        `torch.Tensor` of shape `(num_labels,)`: Weights whose mean over the clips is 1; with any number of labels per
+        clip, how many clips lack a label for each that has it, and at least 1.
+    """
     counts = Counter(index for label in labels for index in (label if multi_label else [label]))
     occurrences = torch.tensor([max(counts[index], 1) for index in range(num_labels)], dtype=torch.float32)
     if multi_label:
@@ -49,14 +67,14 @@ def parameter_groups(
     layerwise_decay: float = 1.0,
 ) -> list[dict]:
     """
-    The trainable parameters by learning rate and weight decay. Biases and norms do not decay.
+    Groups the trainable parameters by learning rate and weight decay. Biases and norms do not decay.
 
     Args:
         model (`PreTrainedModel`): The model; its acoustic layers are those named `acoustic_model.layers.<i>`.
         learning_rate (`float`): Peak rate of everything but the acoustic model.
         weight_decay (`float`): Decay of the matrices.
         acoustic_scale (`float`, *optional*, defaults to 1): Factor on the acoustic model's rate.
-        layerwise_decay (`float`, *optional*, defaults to 1): Further factor for each layer below the top one.
+        layerwise_decay (`float`, *optional*, defaults to 1): Further factor for each acoustic layer below the top one.
 
     Returns:
         `list[dict]`: Groups for a `torch.optim` optimizer.
@@ -77,17 +95,23 @@ def parameter_groups(
 
 
 def build_optimizer(model: PreTrainedModel, args: TrainingArguments, acoustic_scale: float, layerwise_decay: float):
-    """The optimizer that `args.optim` names, over `parameter_groups`."""
+    """Builds the optimizer that `args.optim` names, over `parameter_groups`."""
     optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
     groups = parameter_groups(model, args.learning_rate, args.weight_decay, acoustic_scale, layerwise_decay)
     return optimizer_class(groups, **settings)
 
 
 class BatchNormCalibration(TrainerCallback):
-    """Measures a batch norm's statistics afresh, on random training batches, before each evaluation.
+    """
+    Measures a batch norm's statistics again, on random training batches, before each evaluation.
 
     Adam at a high learning rate moves the mean of what the norm reads faster than its running average follows: on
-    spoken digits, a model that was 96 % right by its batches' own statistics was 65 % right by the running ones.
+    spoken digits, a model of 96 % accuracy by its batches' own statistics had 65 % by the running ones.
+
+    Args:
+        train_dataset (`Dataset`): The prepared training clips.
+        collator (`Callable`): What makes a batch of them.
+        num_batches (`int`, *optional*, defaults to 16): How many batches to measure on.
     """
 
     def __init__(self, train_dataset, collator, num_batches: int = 16):

@@ -101,7 +101,7 @@ def load_teacher(args: TeacherArguments, clips, data_args: PretrainingDataArgume
     """The model that runs beside the quantizer; `None` where there is none, or where the clips bring its states."""
     if args.teacher_name_or_path is None or clips.teacher is not None:
         return None
-    encoder = FrozenEncoder(
+    encoder = FrozenEncoder.from_pretrained(
         args.teacher_name_or_path,
         layer=args.teacher_layer,
         device=device,

@@ -1,25 +1,43 @@
-"""What a run leaves beside its model: plots, the model card, and a last word on the terminal."""
+"""What a training run leaves beside its model: plots, a model card, and a summary in the terminal."""
 
 from pathlib import Path
+from typing import Any, cast
 
-import matplotlib
 import numpy as np
+import torch
 from datasets import DatasetDict
 from sklearn.metrics import classification_report, confusion_matrix
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput
 
+from ..data.clips import PretrainingClips
 from ..data.labelled import DataArguments, describe_source, hub_datasets
 from ..evaluation.metrics import METRIC_NAMES
-from ..sharing.cards import classifier_card
+from ..sharing.cards import PLACEHOLDER, CardFacts, TrainingRun, classifier_card, pretraining_card
+from .plots import plot_codes, plot_confusion_matrix, plot_curves, plot_spectrograms
+from .pretraining import PretrainingTrainer
 
-matplotlib.use("Agg")  # no display needed
-import matplotlib.pyplot as plt
+CLASSIFIER_PANELS = {
+    "Loss": {"loss": "training", "eval_loss": "validation"},
+    "Validation": {f"eval_{metric}": name for metric, name in METRIC_NAMES.items()},
+}
+PRETRAINING_SCORES = {
+    "loss": "Loss",
+    "reconstruction_loss": "Reconstruction loss",
+    "distillation_loss": "Distillation loss",
+    "masked_accuracy": "Masked accuracy",
+    "code_perplexity": "Code perplexity",
+    "code_usage": "Share of codes in use",
+    "temperature": "Temperature",
+    "audio_hours_per_second": "Audio hours per second",
+}
+PRETRAINING_PANELS = {
+    name: {metric: "training", f"eval_{metric}": "held out"} for metric, name in PRETRAINING_SCORES.items()
+}
+NUM_EXAMPLES = 20  # clips among which the one to draw is chosen
 
-MAX_NAMED_LABELS = 60  # more names than that are unreadable on an axis
 
-
-def report(
+def report_classifier(
     trainer: Trainer,
     dataset: DatasetDict,
     split: str,
@@ -27,102 +45,136 @@ def report(
     data_args: DataArguments,
     base_model: str | None,
 ) -> None:
-    """Writes `training_curve.png`, `confusion_matrix.png`, `per_label.txt` and `README.md`, and prints a summary."""
-    folder = Path(trainer.args.output_dir)
-    names = [trainer.model.config.id2label[i] for i in range(trainer.model.config.num_labels)]
-    plot_training_curve(trainer.state.log_history, folder / "training_curve.png")
-    if prediction.label_ids.ndim == 1:
-        plot_confusion_matrix(prediction, names, folder / "confusion_matrix.png")
-    (folder / "per_label.txt").write_text(per_label_table(prediction, names), encoding="utf-8")
+    """
+    Writes `training_curve.png`, `confusion_matrix.png`, `per_label.txt` and `README.md`, and prints a summary.
 
-    scores = {name: prediction.metrics.get(f"{split}_{name}") for name in METRIC_NAMES}
-    scores = {name: score for name, score in scores.items() if score is not None}
-    write_model_card(trainer, dataset, split, scores, data_args, base_model)
-    print_summary(trainer, dataset, split, scores)
+    Args:
+        trainer (`Trainer`): After training.
+        dataset (`DatasetDict`): The clips by split.
+        split (`str`): The one that `prediction` is of.
+        prediction (`PredictionOutput`): Logits, labels and metrics.
+        data_args (`DataArguments`): Where the clips came from.
+        base_model (`str`, *optional*): What training started from; random weights by default.
+    """
+    folder, metrics = Path(str(trainer.args.output_dir)), prediction.metrics or {}
+    logits, targets = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    found = {name: metrics.get(f"{split}_{name}") for name in METRIC_NAMES}
+    scores = {name: score for name, score in found.items() if score is not None}
+    clips = {name: len(clips) for name, clips in dataset.items()}
+    run = TrainingRun(trainer.args, trainer.state.global_step, epochs=trainer.state.epoch, clips=clips)
+    facts = card_facts(trainer, run, data_args, scores, split, base_model)
 
-
-def per_label_table(prediction: PredictionOutput, names: list[str]) -> str:
-    """Precision, recall and F1 of each label."""
-    if prediction.label_ids.ndim == 1:
-        truth, predicted = prediction.label_ids, prediction.predictions.argmax(-1)
-    else:
-        truth, predicted = prediction.label_ids > 0.5, prediction.predictions > 0
-    return classification_report(truth, predicted, labels=range(len(names)), target_names=names, zero_division=0)
-
-
-def plot_training_curve(log_history: list[dict], path: Path) -> None:
-    """Training and validation loss, and the validation metrics, over the steps."""
-    figure, (losses, scores) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    curves = [(losses, "loss", "training loss"), (losses, "eval_loss", "validation loss")]
-    curves += [(scores, f"eval_{name}", title) for name, title in METRIC_NAMES.items()]
-    for axes, key, title in curves:
-        points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=title, marker="." if len(points) < 50 else None)
-    for axes, title in ((losses, "Loss"), (scores, "Validation")):
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    plot_curves(trainer.state.log_history, CLASSIFIER_PANELS, folder / "training_curve.png")
+    if targets.ndim == 1:
+        counts = confusion_matrix(targets, logits.argmax(-1), labels=range(len(facts.labels)))
+        plot_confusion_matrix(counts, facts.labels, folder / "confusion_matrix.png")
+    (folder / "per_label.txt").write_text(per_label_table(logits, targets, facts.labels), encoding="utf-8")
+    classifier_card(facts).save(folder / "README.md")
+    print_summary(facts, folder, f"predict.py {folder} CLIP.wav")
 
 
-def plot_confusion_matrix(prediction: PredictionOutput, names: list[str], path: Path) -> None:
-    """Row-normalised confusion matrix: the share of each true label's clips that was given each label."""
-    counts = confusion_matrix(prediction.label_ids, prediction.predictions.argmax(-1), labels=range(len(names)))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = min(max(4.0, 0.35 * len(names)), 20.0)
-    figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
-    axes.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix, {len(prediction.label_ids)} clips")
-    if len(names) <= MAX_NAMED_LABELS:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
-    if len(names) <= 15:
-        for row, column in np.argwhere(counts > 0):
-            colour = "black" if shares[row, column] > 0.6 else "white"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, ax=axes, label="share of the true label's clips")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def report_pretraining(trainer: PretrainingTrainer, metrics: dict[str, float], data_args, origin: str) -> None:
+    """
+    Writes `training_curves.png`, `codes.png`, `clip.png` and `README.md`, and prints a summary.
 
-
-def write_model_card(
-    trainer: Trainer,
-    dataset: DatasetDict,
-    split: str,
-    scores: dict[str, float],
-    data_args: DataArguments,
-    base_model: str | None,
-) -> None:
-    """The folder's README.md: metadata that the Hub reads, and how the model was made and how well it does."""
-    card = classifier_card(
-        trainer.model,
-        trainer.processing_class.sampling_rate,
-        Path(trainer.args.output_dir).name,
-        scores,
-        split,
-        source=describe_source(data_args),
-        repository=trainer.hub_model_id,
-        base_model=base_model,
-        datasets=hub_datasets(data_args),
-        args=trainer.args,
-        steps=trainer.state.global_step,
-        epochs=f"{trainer.state.epoch:.4g}",
-        clips={name: len(clips) for name, clips in dataset.items()},
+    Args:
+        trainer (`PretrainingTrainer`): After training, and after the evaluation that gave `metrics`.
+        metrics (`dict[str, float]`): Metrics of the held-out clips; empty where there are none.
+        data_args (`PretrainingDataArguments`): Where the clips came from.
+        origin (`str`): A sentence on the teacher or the quantizer.
+    """
+    folder, clips = Path(str(trainer.args.output_dir)), cast(Any, trainer.train_dataset)
+    found = {name: metrics.get(f"eval_{metric}") for metric, name in PRETRAINING_SCORES.items()}
+    scores = {name: score for name, score in found.items() if score is not None}
+    splits = {"training": clips, "held-out": trainer.eval_dataset}
+    run = TrainingRun(
+        trainer.args,
+        trainer.state.global_step,
+        clips={name: len(split) for name, split in splits.items() if isinstance(split, PretrainingClips)},
+        crop_seconds=clips.reader.max_samples / clips.reader.sampling_rate,
+        origin=origin,
     )
-    card.save(Path(trainer.args.output_dir) / "README.md")
+    facts = card_facts(trainer, run, data_args, scores)
+    means = trainer.eval_means if metrics else trainer.train_means
+
+    plot_curves(trainer.state.log_history, PRETRAINING_PANELS, folder / "training_curves.png")
+    plot_codes(means.code_counts.cpu().numpy(), folder / "codes.png")
+    plot_spectrograms(example_spectrograms(trainer), folder / "clip.png")
+    pretraining_card(facts).save(folder / "README.md")
+    is_quantizer = facts.config.model_type == "hear_quantizer"
+    next_command = "pretrain.py --quantizer_name_or_path" if is_quantizer else "finetune.py --model_name_or_path"
+    print_summary(facts, folder, f"{next_command} {folder}")
 
 
-def print_summary(trainer: Trainer, dataset: DatasetDict, split: str, scores: dict[str, float]) -> None:
-    folder = trainer.args.output_dir
-    sizes = ", ".join(f"{len(clips)} {name}" for name, clips in dataset.items())
+def card_facts(
+    trainer: Trainer,
+    run: TrainingRun,
+    data_args,
+    scores: dict[str, float],
+    split: str = "held-out",
+    base_model: str | None = None,
+) -> CardFacts:
+    """What the card says of a model that a run has just trained."""
+    return CardFacts(
+        cast(PreTrainedModel, trainer.model),
+        cast(Any, trainer.processing_class).sampling_rate,
+        title=Path(str(trainer.args.output_dir)).name,
+        scores=scores,
+        split=split,
+        source=describe_source(data_args),
+        datasets=hub_datasets(data_args),
+        repository=trainer.hub_model_id or PLACEHOLDER,
+        base_model=base_model,
+        run=run,
+    )
+
+
+def per_label_table(logits: np.ndarray, targets: np.ndarray, names: list[str]) -> str:
+    """Precision, recall and F1 of each label, of class indices (num_clips,) or of 0 and 1 (num_clips, num_labels)."""
+    if targets.ndim == 1:
+        predicted = logits.argmax(-1)
+    else:
+        targets, predicted = targets > 0.5, logits > 0
+    return classification_report(targets, predicted, labels=range(len(names)), target_names=names, zero_division=0)
+
+
+@torch.no_grad()
+def example_spectrograms(trainer: PretrainingTrainer) -> dict[str, torch.Tensor]:
+    """The spectrogram of a clip, and its reconstruction from the codes, or itself with its masked frames left out."""
+    model = cast(Any, trainer.accelerator.unwrap_model(trainer.model)).eval()
+    inputs = trainer.complete(trainer._prepare_inputs(trainer.data_collator([example_clip(trainer)])))
+    if model.config.model_type == "hear_quantizer":
+        outputs = model(**inputs)
+        return {
+            "Log-mel spectrogram": outputs.log_mel[0],
+            "Reconstruction from the codes": outputs.reconstruction[0],
+        }
+    masked = inputs["mask_time_indices"][0].repeat_interleave(2)
+    log_mel = model.hear.spectrogram(inputs["input_values"], inputs["attention_mask"])[0][0, : len(masked)]
+    return {
+        "Log-mel spectrogram": log_mel,
+        "Without the masked frames": log_mel.masked_fill(masked[:, None], float("nan")),
+    }
+
+
+def example_clip(trainer: PretrainingTrainer) -> dict[str, Any]:
+    """The longest of a few clips, held-out ones where there are any."""
+    clips: Any = trainer.eval_dataset or trainer.train_dataset
+    if isinstance(clips, PretrainingClips):
+        chosen = [clips[index] for index in range(min(len(clips), NUM_EXAMPLES))]
+    else:
+        chosen = [clip for clip, _ in zip(clips, range(NUM_EXAMPLES), strict=False)]
+    return max(chosen, key=lambda clip: len(clip["input_values"]))
+
+
+def print_summary(facts: CardFacts, folder: Path, next_command: str) -> None:
+    """Says what was trained on how much, how well it does, where it is, and the command that comes next."""
+    run = cast(TrainingRun, facts.run)
+    clips = ", ".join(f"{count} {split}" for split, count in run.clips.items())
+    scores = ", ".join(f"{name} {score:.4g}" for name, score in facts.named_scores.items())
     print(
-        f"\nTrained {trainer.state.global_step} steps to tell {trainer.model.config.num_labels} labels apart "
-        f"(clips: {sizes})."
-        f"\nOn the {split} clips: "
-        + ", ".join(f"{METRIC_NAMES[name]} {score:.4f}" for name, score in scores.items())
-        + "."
-        f"\nIn {folder}: the model, its card (README.md), per_label.txt and the plots."
-        f"\nNext: python examples/predict.py {folder} CLIP.wav"
+        f"\nTrained {facts.class_name} for {run.steps} steps{f' (clips: {clips})' if clips else ''}."
+        f"\nOn the {facts.split} clips: {scores or 'no scores'}."
+        f"\nIn {folder}: the model, its card (README.md) and its plots."
+        f"\nNext: python examples/{next_command}"
     )

@@ -1,4 +1,4 @@
-"""What all training runs share around their Trainer: logging, when to save and where to resume."""
+"""What all training runs share around their Trainer: the logs, when to save, and where to resume."""
 
 import json
 import logging
@@ -18,25 +18,26 @@ def start(training_args: TrainingArguments) -> None:
 
 
 def last_checkpoint(training_args: TrainingArguments) -> str | None:
-    """The checkpoint to resume from: the one asked for, or the last that an interrupted run left behind whole."""
+    """Finds the checkpoint to resume from: the one asked for, or the last that an interrupted run left complete."""
     asked = training_args.resume_from_checkpoint
     if asked and str(asked).lower() not in ("true", "1", "yes"):
         return asked
-    folders = Path(training_args.output_dir).glob("checkpoint-*[0-9]")
+    folders = Path(str(training_args.output_dir)).glob("checkpoint-*[0-9]")
     for folder in sorted(folders, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True):
-        if is_whole(folder):
-            logger.warning(f"Resuming from {folder}. To start anew, give another --output_dir or delete that folder.")
+        if is_complete(folder):
+            logger.warning(f"Resuming from {folder}. To start over, give another --output_dir or delete that folder.")
             return str(folder)
-        logger.warning(f"Passing over {folder}: the run ended while it was being written.")
+        logger.warning(f"Skipping {folder}: the run ended while it was being written.")
     if asked:
         raise ValueError(
-            f"`--resume_from_checkpoint` needs a checkpoint in {training_args.output_dir}, found none. Leave it out."
+            f"`--resume_from_checkpoint` needs a checkpoint in {training_args.output_dir}, found none. Leave it "
+            "out to train from the start."
         )
     return None
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether the Trainer came to the end of writing a checkpoint, of which its own state is the last."""
+def is_complete(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint was written; the Trainer writes its own state last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,10 +46,9 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 class SaveAtEpochEnd(TrainerCallback):
-    """Lets a save that is due at the last step of an epoch wait for what the epoch's end brings.
+    """Delays a save that is due at the last step of an epoch until the epoch's evaluation and calibration are done.
 
-    That is an evaluation, and the calibration before it. A run resumed from a checkpoint of that step would go on with
-    the next epoch, without them.
+    A run resumed from a checkpoint of that step would go on with the next epoch, and never do them.
     """
 
     def __init__(self):

@@ -238,6 +238,13 @@ def test_the_timeline_lists_labels_in_the_order_of_their_peaks(classifier):
     assert spectrogram.get_xlim() == timeline.get_xlim() == (0, 8)
 
 
+def test_a_label_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
+    scores = np.array([[0.9, 0.1]], np.float32)
+    figure = draw(Hearing(sound("low", 1.0), RATE, ["$x_$", "b"], scores[0], scores, np.array([0.0, 1.0])))
+    figure.savefig(tmp_path / "figure.png")
+    assert "$x_$" in [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
+
+
 def test_the_page_gets_scores_a_figure_and_rows(app, classifier, tmp_path):
     soundfile.write(tmp_path / "clip.wav", sequence(), RATE)
     scores, figure, rows = app.classify(classifier, str(tmp_path / "clip.wav"), 1.0, 0.5)
@@ -299,3 +306,20 @@ def test_the_card_of_the_space_says_how_to_run_it():
     card = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     assert (card["sdk"], card["license"], card["models"]) == ("gradio", "mit", [])
     assert (SPACE / card["app_file"]).is_file() and len(card["short_description"]) <= 60
+
+
+def test_every_file_that_the_card_of_the_space_names_is_uploaded_with_it():
+    text = (SPACE / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w/]+\.(?:py|txt)\b", text))
+    there = {path.name for path in SPACE.iterdir()} | {"model_id.txt"}
+    assert {"app.py", "requirements.txt", "model_id.txt"} <= named
+    assert named - there == {"examples/push_space.py"} and (ROOT / "examples" / "push_space.py").is_file()
+
+
+def test_the_space_imports_nothing_of_ours_but_what_is_uploaded_with_it():
+    modules = {path.stem for path in SPACE.glob("*.py")}
+    allowed = modules | {"gradio", "matplotlib", "numpy", "soundfile", "soxr", "torch", "torchcodec", "transformers"}
+    for path in SPACE.glob("*.py"):
+        imported = re.findall(r"^(?:    )?(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        others = set(imported) - allowed - sys.stdlib_module_names
+        assert others <= {"hear_hf"}, path  # which `sound_events.py` does without

@@ -286,7 +286,7 @@ def test_there_and_back_is_equal_to_the_bit(tiny, out, tmp_path, make):
 )
 def test_golden_checkpoints_come_back_equal_to_the_bit(golden_dir, out, tmp_path, name):
     checkpoint = golden_dir / f"small_{name}.pth"
-    main([str(checkpoint), str(out), "--window-overlap", "6"])
+    main([str(checkpoint), str(out), "--window_overlap", "6"])
     main([str(out), str(tmp_path / "back.pth"), "--reverse"])
     assert_same_file(tmp_path / "back.pth", torch.load(checkpoint, weights_only=True))
 
@@ -297,7 +297,7 @@ def test_models_that_went_on_training_come_back_with_their_new_weights(tiny, out
     model.anneal_temperature()
     model.vector_quantizer.codebook.data += 1
     model.save_pretrained(tmp_path / "more")
-    main([str(tmp_path / "more"), str(tmp_path / "back.pth"), "--reverse"])
+    main(["--reverse", str(tmp_path / "more"), str(tmp_path / "back.pth")])
     assert "Left out:  vector_quantizer.num_updates" in capsys.readouterr().out
     expected = tokenizer_training_framework()
     expected["vector_quantizer.code_book"] += 1
@@ -331,8 +331,8 @@ def test_the_random_state_and_the_logging_of_transformers_stay_as_they_are(tiny,
     "make, command",
     [
         (whole_classifier, "predict.py {} clip.wav"),
-        (acoustic_model, "finetune.py --model_name_or_path {}"),
-        (pretraining_framework, "finetune.py --model_name_or_path {}"),
+        (acoustic_model, "finetune.py --model_name_or_path {} --acoustic_learning_rate_scale 0.1"),
+        (pretraining_framework, "finetune.py --model_name_or_path {} --acoustic_learning_rate_scale 0.1"),
         (tokenizer_training_framework, "pretrain.py --quantizer_name_or_path {}"),
         (tokenizer, "pretrain.py --quantizer_name_or_path {}"),
     ],

@@ -249,6 +249,13 @@ def test_back_refuses_what_the_original_has_no_file_for(tmp_path):
     assert not (tmp_path / "back.pth").exists()
 
 
+@pytest.mark.parametrize("option", [["--window-overlap", "3"], ["--window_overlap", "3"], ["--id2label", "x.json"]])
+def test_back_refuses_what_the_folder_already_holds(tiny, out, tmp_path, capsys, option):
+    convert(tiny(), out, window_overlap=3)
+    words = ["--window_overlap and --id2label must be left out with --reverse"]
+    assert_refused(out, tmp_path / "back.pth", capsys, *words, options=["--reverse", *option])
+
+
 def test_back_needs_the_quantizer_of_a_pretraining_framework(tiny, out, tmp_path, capsys):
     convert(tiny(pretraining_framework()), out, window_overlap=3)
     quantizer = (out / "quantizer").rename(tmp_path / "elsewhere")

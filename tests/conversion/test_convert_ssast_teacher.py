@@ -171,7 +171,7 @@ def test_the_folder_is_a_plain_ast_that_needs_no_code_of_its_own(teacher):
     assert type(model) is ASTModel and not any(info[name] for name in ("missing_keys", "unexpected_keys"))
     config = model.config
     assert (config.patch_size, config.frequency_stride, config.time_stride) == (128, 128, 2)
-    # As `examples/frozen_features.py` counts them.
+    # As `hear_hf/evaluation/families.py` counts them.
     assert ((config.max_length - config.patch_size) // config.time_stride + 1) * config.time_stride == 1024
     assert not list(teacher[1].glob("*.py")) and "auto_map" not in json.loads((teacher[1] / "config.json").read_text())
 
@@ -302,12 +302,18 @@ def test_the_random_state_and_the_warnings_stay_as_they_are(saved, out):
 
 def test_the_command_says_what_it_found_and_what_comes_next(saved, out):
     script = ROOT / "conversion" / "convert_ssast_teacher.py"
-    command = [sys.executable, script, saved(SSAST(64, 1, **PUBLISHED)), out]
+    command = [sys.executable, script, "--force", saved(SSAST(64, 1, **PUBLISHED)), out]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     for words in ("patches of 128x2", "Assumed:   num_attention_heads=1", "Left out:", "Reloaded:", "Next:"):
         assert words in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--num_attention_heads", "--num-attention-heads"])
+def test_the_command_takes_the_number_of_heads(saved, out, capsys, option):
+    main([str(saved(SSAST(**SMALL))), str(out), option, "3"])
+    assert "num_attention_heads=3" in capsys.readouterr().out
 
 
 def test_the_command_refuses_in_one_paragraph(saved, out, capsys):
@@ -321,7 +327,7 @@ def test_the_command_refuses_in_one_paragraph(saved, out, capsys):
 def test_a_clip_of_25_seconds_is_read_in_parts_as_the_original_reads_each(teacher, layer):
     model, folder = teacher
     clip = noise(25)
-    states = FrozenEncoder(str(folder), layer=layer, device="cpu")([clip], 16_000)[0]
+    states = FrozenEncoder.from_pretrained(str(folder), layer=layer, device="cpu")([clip], 16_000)[0]
     assert states.shape == (1250, 24)
     parts = [clip[start : start + 163_840] for start in range(0, len(clip), 163_840)]
     expected = torch.cat([model(teacher_input(part), layer)[0] for part in parts])[:1250]

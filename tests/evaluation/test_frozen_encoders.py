@@ -1,4 +1,4 @@
-"""`examples/frozen_features.py`: states of tiny random models of each family against their definition in time.
+"""Frozen encoders: states of tiny random models of each family against their definition in time.
 
 A clip alone is compared with the same clip in a batch, the number of frames with the duration, the time axis with a
 tone that starts late, and classifiers with the bare models inside them.
@@ -167,7 +167,7 @@ def noise(seconds, rate=16_000, seed=0):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_clip_alone_has_the_states_it_has_in_a_batch(folders, name):
-    encoder = FrozenEncoder(folders(name))
+    encoder = FrozenEncoder.from_pretrained(folders(name))
     clips = [noise(1.0, seed=1), noise(0.31, seed=2), noise(1.73, seed=3), noise(1.0, seed=4)]
     for clip, together in zip(clips, encoder(clips, 16_000), strict=True):
         alone = encoder([clip], 16_000)[0]
@@ -177,7 +177,7 @@ def test_a_clip_alone_has_the_states_it_has_in_a_batch(folders, name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_frames_follow_the_duration(folders, name):
-    encoder, rate = FrozenEncoder(folders(name)), FAMILIES[name][2]
+    encoder, rate = FrozenEncoder.from_pretrained(folders(name)), FAMILIES[name][2]
     seconds = [0.5, 1.0, 1.9]
     for length, states in zip(seconds, encoder([noise(s) for s in seconds], 16_000), strict=True):
         assert abs(len(states) - rate * length) <= 1
@@ -186,7 +186,7 @@ def test_frames_follow_the_duration(folders, name):
 
 @pytest.mark.parametrize("name", ["ast", "frame ast", "whisper", "clap", "fused clap"])
 def test_clips_longer_than_the_model_reads_are_joined_from_chunks(folders, name):
-    encoder, rate = FrozenEncoder(folders(name)), FAMILIES[name][2]
+    encoder, rate = FrozenEncoder.from_pretrained(folders(name)), FAMILIES[name][2]
     chunk_seconds, seconds = (10.1, 12.0) if name == "ast" else (2.0, 4.3)
     clip = noise(seconds, encoder.sampling_rate)
     cut = int(chunk_seconds * encoder.sampling_rate)
@@ -200,7 +200,7 @@ def test_clips_longer_than_the_model_reads_are_joined_from_chunks(folders, name)
 @pytest.mark.parametrize("start", [0.6, 1.2])
 @pytest.mark.parametrize("layer, factor", [(0, 2.5), (-1, 1.1)])  # attention carries it everywhere
 def test_a_tone_changes_the_frames_from_its_start_on(folders, name, start, layer, factor):
-    encoder = FrozenEncoder(folders(name), layer=layer)
+    encoder = FrozenEncoder.from_pretrained(folders(name), layer=layer)
     clip, time = noise(1.8), np.arange(28_800) / 16_000
     tone = np.where(time >= start, np.sin(2 * np.pi * 1000 * time), 0).astype(np.float32)
     before, after = encoder([clip, clip + tone], 16_000)
@@ -213,7 +213,7 @@ def test_a_tone_changes_the_frames_from_its_start_on(folders, name, start, layer
 
 @pytest.mark.parametrize("name", ["wav2vec2 layer", "hear", "ast", "clap"])
 def test_a_clip_of_another_rate_is_resampled(folders, name):
-    encoder = FrozenEncoder(folders(name))
+    encoder = FrozenEncoder.from_pretrained(folders(name))
     clip = noise(1.0, 22_050)
     states = encoder([clip], 22_050)[0]
     torch.testing.assert_close(states, encoder([soxr.resample(clip, 22_050, encoder.sampling_rate)],
@@ -223,7 +223,7 @@ def test_a_clip_of_another_rate_is_resampled(folders, name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_two_passes_are_equal_and_carry_no_gradient(folders, name):
-    encoder = FrozenEncoder(folders(name))
+    encoder = FrozenEncoder.from_pretrained(folders(name))
     first, second = (encoder([noise(0.5)], 16_000)[0] for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad and not first.is_inference()
@@ -236,17 +236,17 @@ def test_two_passes_are_equal_and_carry_no_gradient(folders, name):
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("num_samples", [1, 150, 450])
 def test_a_clip_however_short_has_a_frame(folders, name, num_samples):
-    states = FrozenEncoder(folders(name))([noise(1.0)[:num_samples]], 16_000)[0]
+    states = FrozenEncoder.from_pretrained(folders(name))([noise(1.0)[:num_samples]], 16_000)[0]
     assert 1 <= len(states) <= 5 and states.isfinite().all()
 
 
 def test_no_clips_give_no_states(folders):
-    assert FrozenEncoder(folders("hear"))([], 16_000) == []
+    assert FrozenEncoder.from_pretrained(folders("hear"))([], 16_000) == []
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_layer_is_its_own_hidden_state(folders, name):
-    encoder = FrozenEncoder(folders(name), layer=1)
+    encoder = FrozenEncoder.from_pretrained(folders(name), layer=1)
     layers = range(encoder.num_hidden_states)
     every = encoder.hidden_states([noise(0.5), noise(0.9)], 16_000, layers)[1]
     assert len({states.norm().item() for states in every}) == len(layers) >= 3
@@ -257,7 +257,7 @@ def test_each_layer_is_its_own_hidden_state(folders, name):
 
 
 def test_wav2vec2_states_are_those_of_transformers(folders):
-    encoder = FrozenEncoder(folders("wav2vec2 group"), layer=1)
+    encoder = FrozenEncoder.from_pretrained(folders("wav2vec2 group"), layer=1)
     inputs = waveform_features(False)(noise(0.7), sampling_rate=16_000, return_tensors="pt")
     expected = Wav2Vec2Model.from_pretrained(folders("wav2vec2 group")).eval()(**inputs, output_hidden_states=True)
     torch.testing.assert_close(encoder([noise(0.7)], 16_000)[0], expected.hidden_states[1][0])
@@ -267,14 +267,16 @@ def test_ast_frames_are_its_output_patches_averaged_over_frequency(folders):
     model = ASTModel.from_pretrained(folders("ast")).eval()
     inputs = ASTFeatureExtractor()(noise(10.1), sampling_rate=16_000, return_tensors="pt")
     patches = model(**inputs).last_hidden_state[0, 2:].reshape(12, 101, -1)  # (frequency, time, D)
-    torch.testing.assert_close(FrozenEncoder(folders("ast"))([noise(10.1)], 16_000)[0], patches.mean(0))
+    torch.testing.assert_close(
+        FrozenEncoder.from_pretrained(folders("ast"))([noise(10.1)], 16_000)[0], patches.mean(0)
+    )
 
 
 def test_clap_layers_are_put_together_as_its_output_is(folders):
     model = ClapAudioModel.from_pretrained(folders("clap"))
     model.audio_encoder.norm = torch.nn.Identity()  # then the last two hidden states are one
     model.audio_encoder.layers[-1] = PassOn()
-    encoder = FrozenEncoder.from_model(model, clap_features("rand_trunc"))
+    encoder = FrozenEncoder(model, clap_features("rand_trunc"))
     inner, last = encoder.hidden_states([noise(2.0, 48_000)], 48_000, [-2, -1])[0]
     assert len(inner) == 32 and inner.std() > 0.05
     torch.testing.assert_close(inner, last)
@@ -293,7 +295,7 @@ CLASSIFIERS = {
 def test_a_checkpoint_with_a_head_gives_the_states_of_its_encoder(tmp_path, name):
     model, feature_extractor = CLASSIFIERS[name](), FAMILIES[name][1]()
     save(tmp_path, model, feature_extractor)
-    loaded = FrozenEncoder(tmp_path)
+    loaded = FrozenEncoder.from_pretrained(tmp_path)
     held = getattr(model, "encoder", getattr(model, "audio_model", model.base_model))
     for parameter, own in zip(loaded.model.parameters(), held.parameters(), strict=True):
         torch.testing.assert_close(parameter, own.detach())
@@ -301,16 +303,16 @@ def test_a_checkpoint_with_a_head_gives_the_states_of_its_encoder(tmp_path, name
 
 def test_a_model_at_hand_gives_the_states_of_its_checkpoint(folders):
     model = HEARModel.from_pretrained(folders("hear"))
-    encoder = FrozenEncoder.from_model(model.train(), HEARFeatureExtractor())
+    encoder = FrozenEncoder(model.train(), HEARFeatureExtractor())
     torch.testing.assert_close(
-        encoder([noise(0.4)], 16_000)[0], FrozenEncoder(folders("hear"))([noise(0.4)], 16_000)[0]
+        encoder([noise(0.4)], 16_000)[0], FrozenEncoder.from_pretrained(folders("hear"))([noise(0.4)], 16_000)[0]
     )
 
 
 @pytest.mark.parametrize("name", ["hear", "wav2vec2 layer", "whisper", "ast", "clap"])
 def test_half_precision_gives_nearly_the_same_in_float32(folders, name):
-    exact = FrozenEncoder(folders(name), layer=1)([noise(0.5)], 16_000)[0]
-    half = FrozenEncoder(folders(name), layer=1, dtype=torch.bfloat16)([noise(0.5)], 16_000)[0]
+    exact = FrozenEncoder.from_pretrained(folders(name), layer=1)([noise(0.5)], 16_000)[0]
+    half = FrozenEncoder.from_pretrained(folders(name), layer=1, dtype=torch.bfloat16)([noise(0.5)], 16_000)[0]
     assert half.dtype == torch.float32 and 0 < (half - exact).abs().mean() < 0.1 * exact.abs().mean()
 
 
@@ -320,7 +322,7 @@ def test_half_precision_gives_nearly_the_same_in_float32(folders, name):
 @pytest.mark.parametrize("layer", [4, -5])
 def test_a_layer_out_of_range_is_named_with_the_range(folders, layer):
     with pytest.raises(ValueError, match=rf"into the 4 hidden states .* from -4 to 3, found: {layer}"):
-        FrozenEncoder(folders("hear"), layer=layer)
+        FrozenEncoder.from_pretrained(folders("hear"), layer=layer)
 
 
 @pytest.mark.parametrize("config, processor", [(BertConfig(), {}), (ViTConfig(), {"image_processor_type": "ViT"})])
@@ -328,7 +330,7 @@ def test_a_text_or_vision_model_is_refused(tmp_path, config, processor):
     config.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     with pytest.raises(ValueError, match="must be an audio model saved with its feature extractor"):
-        FrozenEncoder(tmp_path)
+        FrozenEncoder.from_pretrained(tmp_path)
 
 
 def test_an_audio_model_without_hidden_states_is_refused(tmp_path):
@@ -336,7 +338,7 @@ def test_an_audio_model_without_hidden_states_is_refused(tmp_path):
     EncodecModel(config).save_pretrained(tmp_path)
     EncodecFeatureExtractor().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="must return `hidden_states`"):
-        FrozenEncoder(tmp_path)
+        FrozenEncoder.from_pretrained(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -344,7 +346,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     AST.save_pretrained(tmp_path)
     ASTFeatureExtractor().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="must hold the weights of ASTModel, found"):
-        FrozenEncoder(tmp_path)
+        FrozenEncoder.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 )
 def test_a_clip_that_is_no_mono_waveform_is_refused(folders, clip):
     with pytest.raises(ValueError, match="Clip 1 must hold finite floats"):
-        FrozenEncoder(folders("hear"))([noise(0.1), clip], 16_000)
+        FrozenEncoder.from_pretrained(folders("hear"))([noise(0.1), clip], 16_000)
 
 
 # Interpolation
@@ -382,7 +384,7 @@ def test_a_pretraining_checkpoint_of_hear_has_the_acoustic_models_states_alone(t
     model = HEARForPreTraining(HEARConfig(**SMALL)).eval()
     model.save_pretrained(tmp_path)
     HEARFeatureExtractor().save_pretrained(tmp_path)
-    encoder, clip = FrozenEncoder(tmp_path, device="cpu"), noise(0.6)
+    encoder, clip = FrozenEncoder.from_pretrained(tmp_path, device="cpu"), noise(0.6)
     states = encoder([clip], 16_000)[0]
     assert encoder.num_hidden_states == 1 + model.config.num_hidden_layers
     torch.testing.assert_close(states, model(torch.tensor(clip)[None]).acoustic_hidden_states[0], rtol=0, atol=1e-5)

@@ -15,8 +15,9 @@ from hear_hf import HEARConfig, HEARFeatureExtractor, HEARModel
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.labelled import DataArguments
 from hear_hf.evaluation import probing
+from hear_hf.evaluation.folds import Clips, make_folds
 from hear_hf.evaluation.frozen_encoders import FrozenEncoder
-from hear_hf.evaluation.probing import Clips, layers_to_probe, make_folds, probe_layer
+from hear_hf.evaluation.probing import layers_to_probe, probe_layer
 from helpers import SMALL
 
 RATE = 16_000
@@ -157,7 +158,7 @@ def test_clips_that_cannot_be_decoded_are_skipped_and_counted(hear, tmp_path, ca
 
 
 def test_clips_are_cropped_and_pooled_over_their_own_frames(hear, tmp_path):
-    encoder = FrozenEncoder(hear)
+    encoder = FrozenEncoder.from_pretrained(hear)
     long, short = np.sin(np.arange(32_000)), 0.5 * np.sin(0.3 * np.arange(4_000))
     entries = [{"array": clip.astype(np.float32), "sampling_rate": RATE} for clip in (long, short)]
     audio = Dataset.from_list([{"audio": entry} for entry in entries])

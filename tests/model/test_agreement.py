@@ -22,8 +22,9 @@ from hear_hf import (
 )
 from hear_hf.acoustic_model_hear import FrameMasks, HEARAcousticModel
 from hear_hf.attention_hear import HEARAttention
+from hear_hf.frames_hear import frame_mask
 from hear_hf.masking_hear import share_mask
-from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram, frame_mask
+from hear_hf.spectrogram_hear import HEARClips, HEARSpectrogram
 from hear_hf.task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
 from helpers import SMALL, noise, ragged_batch, samples_of, small_model
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
@@ -146,9 +147,7 @@ class Float64Spectrogram(HEARSpectrogram):
             setattr(self, name, table.double())
 
     def forward(self, input_values, attention_mask=None):
-        num_frames = 1 + input_values.shape[1] // self.hop_length
-        everything = torch.ones(1, num_frames, dtype=torch.bool)
-        return *self.log_spectra(HEARClips.from_batch(input_values, None), num_frames, everything), None
+        return *self.log_spectra(HEARClips.from_batch(input_values, None)), None
 
 
 def in_float64(model: HEARForAudioClassification) -> HEARForAudioClassification:

@@ -5,7 +5,7 @@ import torch
 
 from hear_hf import acoustic_model_hear, spectrogram_hear
 from hear_hf.acoustic_model_hear import FrameMasks
-from hear_hf.spectrogram_hear import frame_mask
+from hear_hf.frames_hear import frame_mask
 from helpers import noise, ragged_batch, samples_of, small_model
 
 CLIPS = [noise(samples_of(400)), noise(samples_of(403) + 100), noise(samples_of(35))]
@@ -39,7 +39,7 @@ def test_the_task_model_reads_a_long_clip_segment_by_segment(model):
     _, log_power, _ = model.hear.spectrogram(waveform)
     for start, stop in [(0, 150), (150, 300), (300, 340)]:
         acoustic = outputs.acoustic_hidden_states[:, start:stop]
-        mixed = model.hear.spectrogram_mixture(acoustic, log_power[2 * start : 2 * stop])
+        mixed = model.hear.spectrogram_mixture(acoustic, log_power.frames(2 * start, 2 * stop))
         segment, _ = model.hear.task_model(mixed, None)
         torch.testing.assert_close(outputs.last_hidden_state[:, start:stop], segment, rtol=0, atol=1e-5)
 
@@ -82,14 +82,14 @@ def test_padding_by_whole_windows_leaves_no_trace(model):
 
 
 @torch.no_grad()
-def test_hidden_states_that_nobody_wants_are_overwritten_and_others_kept():
+def test_hidden_states_that_the_classifier_does_not_want_are_overwritten_and_others_kept():
     model = small_model(task_hidden_size=48)  # as wide as the acoustic model
     batch = ragged_batch(CLIPS)
     expected = model.hear(*batch, output_hidden_states=True)
-    outputs = model.hear(*batch, output_acoustic_hidden_states=False)
+    outputs = model.hear(*batch, _in_place=True)
     assert outputs.acoustic_hidden_states is None
     torch.testing.assert_close(outputs.last_hidden_state, expected.last_hidden_state, rtol=0, atol=1e-5)
-    kept = model.hear(*batch, output_hidden_states=True, output_acoustic_hidden_states=False).hidden_states
+    kept = model.hear(*batch, output_hidden_states=True, _in_place=True).hidden_states
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, expected.hidden_states, strict=True))
 
 

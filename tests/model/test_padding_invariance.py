@@ -115,7 +115,7 @@ def merged_by_hand(model, log_mel, num_frames, length=30, overlap=6):
         known = log_mel[2 * start : 2 * min(start + length, num_frames)]
         window[0, : len(known)] = known
         valid = torch.arange(length)[None] < len(known) // 2
-        (state,), _ = model.encode(window, FrameMasks(valid), False, False)
+        (state,), _ = model.encode_window(window, FrameMasks(valid), False, False)
         total[start : start + length] += weight * state[0]
         weights[start : start + length] += weight
     return (total / weights.clamp(min=1e-8))[:num_frames]

@@ -19,7 +19,8 @@ from golden import (
     names,
 )
 from hear_hf.acoustic_model_hear import FrameMasks
-from hear_hf.spectrogram_hear import frame_mask, htk_mel_filters
+from hear_hf.frames_hear import frame_mask
+from hear_hf.spectrogram_hear import htk_mel_filters
 from helpers import SMALL
 from original_layout import CLASSIFIER, PRETRAINING, TOKENIZER, TOKENIZER_TRAINING
 

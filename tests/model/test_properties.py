@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hear_hf import HEARFeatureExtractor
-from hear_hf.spectrogram_hear import num_encoder_frames
+from hear_hf.frames_hear import num_encoder_frames
 from helpers import noise, ragged_batch, small_model
 
 MODEL = small_model()

@@ -84,6 +84,8 @@ CODE = {
     "configuration_hear.py",
     "feature_extraction_hear.py",
     "attention_hear.py",
+    "frames_hear.py",
+    "graphs_hear.py",
     "masking_hear.py",
     "outputs_hear.py",
     "modeling_hear.py",

@@ -66,7 +66,7 @@ def test_it_is_off_by_default(model):
     assert HEARConfig().apply_spec_augment is False
     model.config.mask_time_prob = model.config.mask_feature_prob = 0.9
     masks = model.train().hear.frame_masks(None, None, batch_size=2, num_frames=50)
-    assert masks.hidden_time is None and masks.hidden_features is None
+    assert masks.mask_time_indices is None and masks.mask_feature_indices is None
 
 
 def test_nothing_is_hidden_in_eval_mode():
@@ -79,7 +79,7 @@ def test_only_valid_frames_are_hidden_and_the_bounds_hold():
     model = small_model(**EVERYTHING).train()
     valid = torch.arange(80) < torch.tensor([[80], [30], [2]])
     for _ in range(20):
-        hidden = model.hear.frame_masks(valid, None, 3, 80).hidden_time
+        hidden = model.hear.frame_masks(valid, None, 3, 80).mask_time_indices
         assert not (hidden & ~valid).any() and hidden[:2].any(1).all() and not hidden[2].any()
         assert (hidden.sum(1) <= 0.3 * valid.sum(1) + 3).all()
 
@@ -107,7 +107,7 @@ def test_one_frame_is_hidden_in_both_windows_that_hold_it():
 def test_a_given_mask_takes_the_place_of_the_drawn_one():
     model = small_model(**EVERYTHING).train()
     given_mask = torch.arange(50)[None] == 7
-    assert torch.equal(model.hear.frame_masks(None, given_mask, 1, 50).hidden_time, given_mask)
+    assert torch.equal(model.hear.frame_masks(None, given_mask, 1, 50).mask_time_indices, given_mask)
 
 
 @pytest.mark.parametrize("num_samples", [201, 500, 1000, 3000])
@@ -123,5 +123,5 @@ def test_masking_follows_the_seed():
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        draws.append(model.hear.frame_masks(None, None, 2, 100).hidden_time)
+        draws.append(model.hear.frame_masks(None, None, 2, 100).mask_time_indices)
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])

@@ -260,7 +260,9 @@ def expected_lines(clip):
 def test_the_script_prints_what_the_class_gives(checkpoint, tmp_path, capsys):
     soundfile.write(tmp_path / "clip.wav", LONG.numpy(), RATE, subtype="FLOAT")
     script.main([checkpoint, str(tmp_path / "clip.wav"), "--window", "0.5", "--hop", "0.2", "--json"])
-    assert printed(capsys) == expected_lines(LONG)
+    lines = printed(capsys)
+    script.main(["--window", "0.5", "--hop", "0.2", "--json", checkpoint, str(tmp_path / "clip.wav")])
+    assert lines == printed(capsys) == expected_lines(LONG)
 
 
 def test_the_script_averages_channels_and_resamples_block_by_block(checkpoint, tmp_path, capsys):
@@ -309,6 +311,11 @@ def test_the_script_asks_for_one_source(arguments, capsys):
     with pytest.raises(SystemExit):
         script.main(["model", *arguments])
     assert "give either an audio file" in capsys.readouterr().err
+
+
+def test_the_script_says_which_lengths_do_not_go_together(checkpoint, tmp_path):
+    with pytest.raises(SystemExit, match="hop_seconds=3.0"):
+        script.main([checkpoint, str(tmp_path / "clip.wav"), "--hop", "3"])
 
 
 def test_the_script_says_what_is_missing(checkpoint, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def online(hub, monkeypatch, tmp_path):
 
 @pytest.fixture(autouse=True)
 def loads_elsewhere(monkeypatch, request):
-    """The loads in other processes, of which one test makes real ones; here only which were asked for."""
+    """Records which loads in other processes were asked for; they run only in tests that name `real_loads`."""
     asked = []
     if "real_loads" not in request.fixturenames:
         monkeypatch.setattr(hub_checks, "compare", lambda models, *place: asked.append(place))

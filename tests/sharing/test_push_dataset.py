@@ -28,7 +28,7 @@ def write_tone(path, frequency=440, seconds=0.2):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two splits of two classes, one folder a class."""
+    """Two splits of two classes, one folder per class."""
     for split in ("train", "test"):
         for i in range(3):
             for name in ("high", "low: `0`"):
@@ -166,7 +166,7 @@ def test_broken_clips_are_counted_named_and_refused(folder, hub, tmp_path):
 def test_broken_clips_are_left_out_on_request(folder, hub, capsys):
     (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
     push(folder, "--skip-broken")
-    assert "Leaves out: 1 of 13 clips" in capsys.readouterr().out
+    assert "Skipped: 1 of 13 clips" in capsys.readouterr().out
     metadata = DatasetCard(files_of(hub)["README.md"].decode()).data.to_dict()
     assert [split["num_examples"] for split in metadata["dataset_info"]["splits"]] == [6, 6]
 

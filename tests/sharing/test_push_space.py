@@ -21,8 +21,8 @@ def space(tmp_path):
     return folder
 
 
-def push(folder):
-    push_space.main(["alice/hear", "alice/demo", "--space_dir", str(folder)])
+def push(folder, *options):
+    push_space.main(["alice/hear", "alice/demo", "--space_dir", str(folder), *options])
 
 
 def test_the_space_goes_up_with_the_model_s_name_and_what_it_imports(space, hub):
@@ -39,6 +39,17 @@ def test_a_space_for_a_model_that_is_not_on_the_hub_is_refused(space, hub):
     with pytest.raises(SystemExit, match="found no alice/hear: publish it first"):
         push(space)
     assert not hub.repositories
+
+
+def test_a_dry_run_needs_no_network(space, hub, capsys):
+    push(space, "--dry-run")
+    assert not hub.requests and "model_id.txt" in capsys.readouterr().out
+
+
+def test_a_public_space_of_a_private_model_is_told_to_have_a_token(space, hub, capsys):
+    hub.create("alice/hear", private=True)
+    push(space)
+    assert "alice/hear is private: give the Space a secret HF_TOKEN" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_demo_is_refused(tmp_path, hub):

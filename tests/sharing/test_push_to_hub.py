@@ -1,4 +1,4 @@
-"""`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what goes up."""
+"""`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what is uploaded."""
 
 from huggingface_hub import HfApi
 from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2FeatureExtractor
@@ -85,7 +85,7 @@ def test_only_parts_of_the_model_go_up_and_the_rest_is_listed(folder, hub, capsy
         (folder / name).write_bytes(b"0")
     (folder / "huge.png").write_bytes(bytes(hub_checks.MAX_REPORT_SIZE + 1))
     push(folder)
-    output = capsys.readouterr().out.partition("Stays here:")[2]
+    output = capsys.readouterr().out.partition("Kept back:")[2]
     assert all(name in output for name in [*strays, "checkpoint-10/", "huge.png"])
     files = set(hub.repositories[REPOSITORY].main.files)
     expected = {path.name for path in folder.iterdir()} - {*strays, "checkpoint-10", "huge.png"}

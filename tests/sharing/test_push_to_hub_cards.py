@@ -1,12 +1,10 @@
 """The model cards that `examples/push_to_hub.py` writes, completes and refuses."""
 
-import re
-
 import pytest
 import soundfile
 from transformers import modelcard
 
-from hear_hf.sharing import cards as model_cards
+from hear_hf.sharing.cards import CardFacts, classifier_card
 from hear_hf.sharing.models import TRAINER_DRAFT
 from helpers import noise, small_model
 from pushing import LABELS, REPOSITORY, card_of, push, refused
@@ -32,21 +30,6 @@ def test_labels_are_neither_markup_nor_metadata(folder, hub):
     assert card.data.license == "mit"
     assert "\n---\n" not in card.text and "``` <b>" not in card.text
     assert "`<b>loud</b>|`" in card.text and "`` `tick` ``" in card.text and "`--- license: x`" in card.text
-
-
-def test_a_code_span_shows_any_text_as_it_is():
-    assert (
-        model_cards.code_span("a``b`c") == "``` a``b`c ```"
-        and model_cards.code_span("plain\nlines") == "`plain lines`"
-    )
-
-
-def test_every_section_that_cards_take_is_in_the_model_card():
-    templates = [path.read_text() for path in (model_cards.CLASSIFIER_TEMPLATE, model_cards.PRETRAINING_TEMPLATE)]
-    taken = {title for text in templates for title in re.findall(r'sections\["(.+?)"\]', text)}
-    sections = model_cards.static_sections()
-    assert len(taken) == 4 and all(sections[title] for title in taken)
-    assert not re.search(r"\]\((?!https?:)", "".join(sections.values()))
 
 
 def test_a_card_of_the_user_s_own_is_kept_and_completed(folder, hub):
@@ -101,7 +84,7 @@ def test_an_example_that_is_no_clip_is_refused(folder, tmp_path):
 
 
 def test_a_card_that_finetune_wrote_only_gets_the_repository_s_name(folder, hub):
-    card = model_cards.classifier_card(small_model(), 16_000, "run", {"accuracy": 0.5}, "test", source="`mine`")
+    card = classifier_card(CardFacts(small_model(), 16_000, "run", {"accuracy": 0.5}, "test", source="`mine`"))
     card.save(folder / "README.md")
     push(folder)
     assert card_of(hub).content == card.content.replace("path/or/repository", "alice/hear")

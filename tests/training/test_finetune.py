@@ -13,8 +13,9 @@ import finetune
 import hear_hf
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.augmentation import AugmentationArguments, augment, mixup
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.evaluation.metrics import multi_label_metrics, single_label_metrics
-from hear_hf.training.classification import FineTuningArguments, freeze
+from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer, freeze
 from hear_hf.training.optimization import (
     BatchNormCalibration,
     ClassificationLoss,
@@ -50,6 +51,16 @@ def tagged(tmp_path):
         rows.append(f"{i}.wav,{';'.join(labels)}")
     (tmp_path / "train.csv").write_text("\n".join(rows))
     return tmp_path / "train.csv"
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A tiny classifier of seven other labels, with its feature extractor."""
+    config = hear_hf.HEARConfig(num_labels=7)
+    config.update_from_string(TINY)
+    hear_hf.HEARForAudioClassification(config).save_pretrained(tmp_path / "pretrained")
+    hear_hf.HEARFeatureExtractor().save_pretrained(tmp_path / "pretrained")
+    return tmp_path / "pretrained"
 
 
 def run(output_dir, *arguments):
@@ -127,14 +138,55 @@ def test_resuming_without_a_checkpoint_is_a_clear_error(tones, tmp_path):
         run(tmp_path / "run", "--data_dir", tones, "--resume_from_checkpoint", "True")
 
 
-def test_another_set_of_labels_keeps_the_pretrained_acoustic_model(tones, tmp_path):
-    config = hear_hf.HEARConfig(num_labels=7)
-    config.update_from_string(TINY)
-    pretrained = hear_hf.HEARForAudioClassification(config)
-    pretrained.save_pretrained(tmp_path / "pretrained")
-    hear_hf.HEARFeatureExtractor().save_pretrained(tmp_path / "pretrained")
-    run(tmp_path / "run", "--data_dir", tones, "--model_name_or_path", tmp_path / "pretrained", "--freeze",
+def test_a_few_lines_of_python_train_a_model_that_pipeline_loads(tones, pretrained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tones.rename("my_sounds")
+    dataset = load_labelled_audio(DataArguments(data_dir="my_sounds"))
+    trainer = build_trainer(
+        dataset,
+        FineTuningArguments(output_dir="runs/mine", num_train_epochs=2, disable_tqdm=True, use_cpu=True),
+        ModelArguments(model_name_or_path=str(pretrained)),
+    )
+    trainer.train()
+    trainer.save_model()
+    assert 0 <= trainer.evaluate()["eval_accuracy"] <= 1
+    classifier = pipeline("audio-classification", model="runs/mine")
+    assert type(classifier.feature_extractor) is hear_hf.HEARFeatureExtractor
+    clip, rate = soundfile.read("my_sounds/low/3.wav", dtype="float32")
+    results = classifier({"array": clip, "sampling_rate": rate})
+    assert {entry["label"] for entry in results} == {"low", "middle", "high"}
+    assert results[0]["label"] == classifier(clip)[0]["label"]
+
+
+def test_the_seed_decides_a_new_head(tones, pretrained, tmp_path):
+    dataset = load_labelled_audio(DataArguments(data_dir=str(tones)))
+    model_args = ModelArguments(model_name_or_path=str(pretrained))
+    heads = []
+    for seed in (1, 1, 2):
+        training_args = FineTuningArguments(output_dir=str(tmp_path / "run"), seed=seed, use_cpu=True)
+        heads.append(build_trainer(dataset, training_args, model_args).model.classifier.out_proj.weight)
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen", "greater_is_better"),
+    [(None, "accuracy", True), ("loss", "loss", False), ("macro_f1", "macro_f1", True)],
+)
+def test_the_best_checkpoint_is_chosen_by_accuracy_unless_another_metric_is_asked_for(
+    tones, pretrained, tmp_path, asked, chosen, greater_is_better
+):
+    dataset = load_labelled_audio(DataArguments(data_dir=str(tones)))
+    training_args = FineTuningArguments(output_dir=str(tmp_path / "run"), metric_for_best_model=asked, use_cpu=True)
+    before = training_args.to_dict()
+    args = build_trainer(dataset, training_args, ModelArguments(model_name_or_path=str(pretrained))).args
+    assert (args.metric_for_best_model, args.greater_is_better) == (chosen, greater_is_better)
+    assert training_args.to_dict() == before
+
+
+def test_another_set_of_labels_keeps_the_pretrained_acoustic_model(tones, pretrained, tmp_path):
+    run(tmp_path / "run", "--data_dir", tones, "--model_name_or_path", pretrained, "--freeze",
         "acoustic_model", "--num_train_epochs", 2, "--per_device_train_batch_size", 6)  # fmt: skip
+    pretrained = hear_hf.HEARForAudioClassification.from_pretrained(pretrained)
     tuned = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run")
     assert tuned.config.num_labels == 3
     before, after = pretrained.hear.acoustic_model.state_dict(), tuned.hear.acoustic_model.state_dict()

@@ -41,7 +41,7 @@ def test_the_tables_hold_the_teacher_s_states_of_each_clip(clips, teacher, tmp_p
     assert sorted(tmp_path.iterdir()) == paths  # nothing half-written is left
     rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
     assert len(rows) == 10
-    encoder = FrozenEncoder(str(teacher), layer=1)
+    encoder = FrozenEncoder.from_pretrained(str(teacher), layer=1)
     for row in rows:
         if row["audio"]["path"].endswith("broken.wav"):
             assert row["teacher_hidden_states"] is None and row["num_frames"] == 0

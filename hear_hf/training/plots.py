@@ -1,0 +1,89 @@
+"""The plots of a training run. Names, which may be anything, are drawn as they are."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+MAX_COLUMNS = 3
+MAX_MARKED_POINTS = 50
+MAX_NAMED_LABELS = 60  # more names than that are unreadable on an axis
+MAX_COUNTED_LABELS = 15  # so are more numbers in a confusion matrix
+
+
+def plot_curves(log_history: list[dict[str, float]], panels: dict[str, dict[str, str]], path: Path) -> None:
+    """
+    Plots logged values over the steps.
+
+    Args:
+        log_history (`list[dict]`): As Trainer's state has it.
+        panels (`dict[str, dict[str, str]]`): By title, the name in the legend of each value. Those without a value
+            are left out.
+        path (`Path`): The image to write.
+    """
+    logged = set().union(*log_history)
+    panels = {title: names for title, names in panels.items() if logged & names.keys()}
+    num_columns = max(min(len(panels), MAX_COLUMNS), 1)
+    num_rows = max(-(-len(panels) // num_columns), 1)
+    figure = Figure(figsize=(4.5 * num_columns, 3.5 * num_rows), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False)
+    for axes, (title, names) in zip(grid.flat, panels.items(), strict=False):
+        for key, name in names.items():
+            points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+            if points:
+                marker = "." if len(points) < MAX_MARKED_POINTS else None
+                axes.plot(*zip(*points, strict=True), label=name, marker=marker)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    figure.savefig(path, dpi=120)
+
+
+def plot_confusion_matrix(counts: np.ndarray, names: list[str], path: Path) -> None:
+    """Plots the share of each true label's clips that was given each label, from counts (num_labels, num_labels)."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = min(max(4.0, 0.35 * len(names)), 20.0)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+    axes.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix, {counts.sum()} clips")
+    if len(names) <= MAX_NAMED_LABELS:
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+    if len(names) <= MAX_COUNTED_LABELS:
+        for row, column in np.argwhere(counts > 0):
+            colour = "black" if shares[row, column] > 0.6 else "white"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, label="share of the true label's clips")
+    figure.savefig(path, dpi=120)
+
+
+def plot_codes(counts: np.ndarray, path: Path) -> None:
+    """Plots how often each code occurs, the most frequent first, from counts (codebook_size,)."""
+    shares = np.sort(counts)[::-1] / max(counts.sum(), 1)
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(np.arange(len(shares)), shares, width=1.0)
+    axes.axhline(1 / len(shares), color="black", linestyle=":", label="all equally often")
+    title = f"{np.count_nonzero(counts)} of {len(counts)} codes in use, {int(counts.sum())} frames"
+    axes.set(title=title, xlabel="code, by frequency", ylabel="share of the frames", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def plot_spectrograms(panels: dict[str, torch.Tensor], path: Path) -> None:
+    """Plots spectrograms of one clip by their titles, (num_frames, num_mel_bins) each, in the same colours."""
+    images = {title: panel.float().cpu().numpy().T for title, panel in panels.items()}
+    low, high = np.nanpercentile(next(iter(images.values())), [1, 99.5])
+    figure = Figure(figsize=(9, 2.6 * len(images)), layout="constrained")
+    grid = figure.subplots(len(images), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, values) in zip(grid, images.items(), strict=True):
+        extent = (0, values.shape[1] / 100, 0, len(values))  # 10 ms a frame
+        image = axes.imshow(values, origin="lower", aspect="auto", vmin=low, vmax=high, extent=extent)
+        axes.set(title=title, ylabel="mel bin")
+    grid[-1].set(xlabel="seconds")
+    figure.colorbar(image, ax=grid, label="normalised log power")
+    figure.savefig(path, dpi=120)

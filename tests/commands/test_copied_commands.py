@@ -1,0 +1,93 @@
+"""Each command of `examples/`, copied alone into an empty folder: it needs the installed package and no sibling."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from helpers import noise, write_tone
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COMMANDS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+# Asks each command for its help, in a process of its own that has already loaded what all of them load.
+HELP = """
+import os, runpy, sys
+
+import hear_hf.training.reports
+
+for command in sys.argv[1:]:
+    print(command, flush=True)
+    if os.fork() == 0:
+        sys.argv = [command, "--help"]
+        runpy.run_path(command, run_name="__main__")
+    os.wait()
+"""
+TINY = (
+    "hidden_size=16,intermediate_size=24,num_hidden_layers=1,num_attention_heads=2,window_length=20,window_overlap=4,"
+    "hidden_dropout=0.0,activation_dropout=0.0,attention_dropout=0.0"
+)
+QUANTIZER = f"{TINY},codebook_size=12,codebook_dim=4,decoder_hidden_size=16,decoder_intermediate_size=24," + (
+    "decoder_num_hidden_layers=1,decoder_num_attention_heads=2"
+)
+MODEL = f"{TINY},task_hidden_size=8,task_num_attention_heads=2,task_intermediate_size=16,codebook_size=12"
+TRAINING = "--max_steps 4 --per_device_train_batch_size 4 --use_cpu True --report_to none --disable_tqdm True"
+
+# What a user does, in this order: {} is the folder of labelled clips.
+JOURNEY = f"""
+train_quantizer.py --data_dir {{}} --output_dir quantizer --config_overrides {QUANTIZER} {TRAINING}
+pretrain.py --data_dir {{}} --quantizer_name_or_path quantizer --output_dir base --config_overrides {MODEL} {TRAINING}
+precompute_teacher.py --data_dir {{}} --teacher_name_or_path base --output_dir states
+probe.py --data_dir {{}} --model_name_or_path base --output_dir probe
+finetune.py --data_dir {{}} --model_name_or_path base --output_dir classifier {TRAINING}
+predict.py classifier clip.wav
+stream.py classifier clip.wav --window 0.5 --hop 0.25
+export_onnx.py classifier exported
+run_onnx.py exported/model.onnx clip.wav
+score_onnx.py --data_dir {{}} --model_name_or_path classifier --onnx_dir exported
+push_to_hub.py classifier me/classifier --dry_run
+push_dataset.py {{}} me/clips --dry_run
+push_space.py me/classifier me/demo --space_dir {EXAMPLES / "space"} --dry_run
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of each command in a folder of its own that holds nothing else."""
+    for command in COMMANDS:
+        (tmp_path / command).mkdir()
+        shutil.copy(EXAMPLES / command, tmp_path / command / command)
+    return tmp_path
+
+
+def run(*words, cwd):
+    environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_each_copy_tells_its_options(folder):
+    copies = [f"{command}/{command}" for command in COMMANDS if command != "run_onnx.py"]  # which takes no options
+    result = run("-P", "-c", HELP, *copies, cwd=folder)
+    assert not result.stderr and result.stdout.count("usage: ") == len(copies)
+
+
+@pytest.mark.slow
+def test_each_copy_does_its_work_on_what_the_others_made(folder, tmp_path):
+    for i, (label, frequency) in enumerate([("low", 200), ("high", 3000)] * 8):
+        write_tone(tmp_path / "clips" / label / f"{i}.wav", frequency, 0.5, seed=i)
+    work = tmp_path / "work"
+    work.mkdir()
+    soundfile.write(work / "clip.wav", noise(16_000).numpy(), 16_000)
+    done = []
+    for line in JOURNEY.strip().splitlines():
+        command, *arguments = line.format(*[tmp_path / "clips"] * line.count("{}")).split()
+        result = run(str(folder / command / command), *arguments, cwd=work)
+        assert result.returncode == 0, (command, result.stdout, result.stderr)
+        done.append(command)
+    assert sorted(done) == COMMANDS
+    assert json.loads((work / "probe" / "probe.json").read_text())["results"]
