@@ -236,7 +236,7 @@ def test_the_auto_classes_and_the_pipeline_load_the_folder_where_this_package_is
 
 @torch.no_grad()
 def test_frozen_encoder_gives_the_frames_of_any_layer(teacher, extractor):
-    encoder = FrozenEncoder.from_model(teacher, extractor, device="cpu")
+    encoder = FrozenEncoder(teacher, extractor, device="cpu")
     clips = [CLIPS[0].numpy(), CLIPS[2].numpy()]
     for clip, layers in zip(clips, encoder.hidden_states(clips, encoder.sampling_rate, [2, -1]), strict=True):
         expected = teacher(torch.from_numpy(clip)[None], output_hidden_states=True).hidden_states
