@@ -82,15 +82,14 @@ def kaldi_mel_filters(config: EfficientATConfig) -> torch.Tensor:
     def mel(frequency: torch.Tensor) -> torch.Tensor:
         return 1127.0 * torch.log1p(frequency / 700.0)
 
-    num_bins = config.n_fft // 2
-    bins = torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") * (config.sampling_rate / config.n_fft)
+    bins = torch.arange(config.n_fft // 2 + 1, dtype=torch.float64, device="cpu") * (
+        config.sampling_rate / config.n_fft
+    )
     top = mel(torch.tensor(config.max_frequency, dtype=torch.float64, device="cpu"))
     # In units of a triangle's half width, filter m rises from m to m + 1 and falls to m + 2.
     position = mel(bins) / (top / (config.num_mel_bins + 1))
     start = torch.arange(config.num_mel_bins, dtype=torch.float64, device="cpu")[:, None]
-    filters = torch.minimum(position - start, start + 2 - position).clamp(min=0.0)
-    filters[:, num_bins] = 0.0  # Kaldi leaves the Nyquist bin out
-    return filters.float()
+    return torch.minimum(position - start, start + 2 - position).clamp(min=0.0).float()
 
 
 class EfficientATSpectrogram(WaveformFrontEnd):
