@@ -32,14 +32,17 @@ SUB_PACKAGES = {
     "onnx": "deployment",
 }
 DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installed
+TFLITE = ROOT / "conversion" / "tflite_file.py"
+TFLITE_TESTS = ROOT / "tests" / "tflite_files.py"  # imported only where `tflite` is installed
 SCRIPTS = {  # by the extra that is enough to run them
-    "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/*.py")},
+    "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/**/*.py")} - {TFLITE},
+    "conversion": {TFLITE},
     **{extra: {*ROOT.glob(f"hear_hf/{package}/*.py")} for extra, package in SUB_PACKAGES.items()},
     "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE},
     "space": {*ROOT.glob("examples/space/*.py")},
-    "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py")},
+    "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py"), TFLITE_TESTS},
 }
-OUR_MODULES = {"hear_hf", DEVICE.stem} | {
+OUR_MODULES = {"hear_hf", "teacher_models", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
 # For the microphone, for formats that soundfile cannot read, and for the spoken digits, which say so themselves.
@@ -163,7 +166,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo"),
-    "constraints.txt": ("onnx", "space"),
+    "constraints.txt": ("onnx", "space", "conversion"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 
