@@ -9,7 +9,7 @@ PEER_ENVIRONMENTS := $(VENV) $(OLDEST)
 PIP_INSTALL := -m pip install --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-oldest peer-test lint format demo bench wheel clean
+.PHONY: help venv test test-slow test-oldest peer-test lint format demo bench wheel extras clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 test: venv  ## run the tests
 	$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
+test-slow: venv  ## run the tests that take longer
+	$(VENV)/bin/python $(PYTEST) -m slow --timeout 900 $(PYTEST_ARGS)
+
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
 	$(OLDEST)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
@@ -44,7 +47,7 @@ lint: venv  ## check style, format and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: venv  ## mend style and format
+format: venv  ## fix style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
@@ -59,15 +62,27 @@ bench: venv  ## time HEAR beside the original and other models on one core, in s
 	$(VENV)/bin/python benchmarks/long_audio.py --minutes 1 10
 
 IMPORT_CHECK := 'import hear_hf; from transformers import AutoConfig; AutoConfig.for_model("hear"); print(hear_hf.__file__)'
+EXTRAS := data evaluation sharing train onnx
 
-# -I keeps the source tree off the path: what is imported is the wheel, with the core dependencies alone.
-wheel: venv  ## build dist/ and import the wheel in an environment of its own
+# -I keeps the source tree off the path: what is imported, and trains on a few tones, is the wheel.
+wheel: venv  ## build dist/, import the wheel in an environment of its own, and fine-tune there as docs/finetuning.md shows
 	rm -rf build dist $(CLEAN)
 	$(VENV)/bin/python -m build --outdir dist
 	$(PYTHON) -m venv $(CLEAN)
 	$(CLEAN)/bin/python $(PIP_INSTALL) --no-compile -c constraints.txt dist/*.whl
 	cd dist && ../$(CLEAN)/bin/python -I -c $(IMPORT_CHECK)
+	$(CLEAN)/bin/python $(PIP_INSTALL) --no-compile -c constraints.txt "$$(ls $$PWD/dist/*.whl)[train]"
+	mkdir dist/empty && cd dist/empty && sed -n '/^```python/,/^```/{/^```/!p}' ../../docs/finetuning.md > ../lines.py && \
+		../../$(CLEAN)/bin/python -I ../lines.py
+
+extras: wheel  ## import each sub-package of the wheel in a new environment with its extra alone; some minutes
+	for extra in $(EXTRAS); do \
+		rm -rf $(CLEAN)-extra && $(PYTHON) -m venv $(CLEAN)-extra && \
+		$(CLEAN)-extra/bin/python $(PIP_INSTALL) --no-compile -c constraints.txt "$$(ls $$PWD/dist/*.whl)[$$extra]" && \
+		(cd dist && ../$(CLEAN)-extra/bin/python -I ../tests/project/import_extra.py $$extra) || exit; \
+	done
+	rm -rf $(CLEAN)-extra
 
 clean:  ## remove environments, builds and caches
-	rm -rf $(VENV) $(OLDEST) $(CLEAN) .peer build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(CLEAN) $(CLEAN)-extra .peer build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

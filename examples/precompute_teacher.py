@@ -1,4 +1,4 @@
-"""Runs a teacher once over unlabelled audio and stores its states, so that the quantizer can learn from them often.
+r"""Runs a teacher once over unlabelled audio and stores its states, so that the quantizer can learn from them often.
 
     python examples/precompute_teacher.py --data_dir my_recordings --output_dir runs/teacher \
         --teacher_name_or_path MIT/ast-finetuned-audioset-10-10-0.4593

@@ -1,4 +1,4 @@
-"""Pretrains HEAR's acoustic model by masked audio modelling: stage 2 of the pretraining (paper, 3.2).
+r"""Pretrains HEAR's acoustic model by masked audio modelling: stage 2 of the pretraining (paper, 3.2).
 
 On the embedded spoken digits, after `python examples/train_quantizer.py`, on a laptop in minutes:
 

@@ -1,4 +1,4 @@
-"""Trains HEAR's quantizer, its acoustic tokenizer, on unlabelled audio: stage 1 of the pretraining (paper, 3.2).
+r"""Trains HEAR's quantizer, its acoustic tokenizer, on unlabelled audio: stage 1 of the pretraining (paper, 3.2).
 
 On the embedded spoken digits, without a teacher, on a laptop in minutes:
 
