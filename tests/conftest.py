@@ -1,6 +1,7 @@
 """Fixtures that several test files share. Nothing here needs the network or a GPU."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
@@ -34,10 +35,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(autouse=True)
 def fresh_state():
-    """Seeds, and threads, which commands set for the whole process."""
+    """Seeds, threads, which commands set for the whole process, and no sleep of `datasets` 5 behind each stream."""
     torch.manual_seed(0)
     np.random.seed(0)
     torch.set_num_threads(NUM_THREADS)
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
 
 
 @pytest.fixture
