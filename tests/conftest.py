@@ -17,8 +17,16 @@ from hear_hf import HEARConfig
 from helpers import SMALL, small_model
 
 NUM_THREADS = min(2, torch.get_num_threads())
-# Tests below these share what is costly to make, and so a worker of pytest-xdist.
-TOGETHER = ("tests/deployment/", "tests/commands/test_space_browser.py", "tests/sharing/test_hub_loading.py")
+# Tests whose names begin with these share what is costly to make, and so a worker of pytest-xdist.
+TOGETHER = (
+    "tests/commands/test_space_browser.py",
+    "tests/deployment/",
+    "tests/model/test_parity.py::test_log_power_agrees_to_1e_5_where",
+    "tests/model/test_remote_code.py",
+    "tests/sharing/test_hub_loading.py",
+    "tests/training/test_faults.py",
+    "tests/training/test_pretraining.py::test_two_processes",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,7 +36,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+            return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
 
     return Scheduling(config, log)
 
