@@ -23,6 +23,7 @@ TOGETHER = (
     "tests/deployment/",
     "tests/model/test_parity.py::test_log_power_agrees_to_1e_5_where",
     "tests/model/test_remote_code.py",
+    "tests/project/test_extras.py",
     "tests/sharing/test_hub_loading.py",
     "tests/training/test_faults.py",
     "tests/training/test_pretraining.py::test_two_processes",

@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import push_to_hub
 from hear_hf import HEARFeatureExtractor
 from hear_hf.sharing import checks as hub_checks
 from helpers import small_model

@@ -90,9 +90,7 @@ def test_a_disk_that_fills_up_while_saving_costs_no_earlier_checkpoint(
     assert_same_weights(output_dir, undisturbed)
 
 
-def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
-    tones, undisturbed, tmp_path, monkeypatch
-):
+def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(tones, undisturbed, tmp_path, monkeypatch):
     data, away, save = shutil.copytree(tones, tmp_path / "tones"), tmp_path / "away", Trainer._save_checkpoint
     arguments = arguments_of(data)
 
@@ -110,12 +108,22 @@ def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
+BY_STEPS = ["--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--mixup_alpha", "0"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_by_steps(tones, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finetune.main([*arguments_of(tones), *BY_STEPS, "--output_dir", str(folder)])
+    return load_file(folder / "model.safetensors")
+
+
 @pytest.mark.parametrize("last_save", [4, 6])
-def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(arguments, tmp_path, monkeypatch, last_save):
+def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(
+    arguments, undisturbed_by_steps, tmp_path, monkeypatch, last_save
+):
     """The batch-norm calibration and the evaluation after steps 4 and 6, where the run is killed after a save."""
-    arguments += ["--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--mixup_alpha", "0"]
-    finetune.main([*arguments, "--output_dir", str(tmp_path / "undisturbed")])
-    save = Trainer._save_checkpoint
+    arguments, save = [*arguments, *BY_STEPS], Trainer._save_checkpoint
 
     def save_and_die(self, *args, **kwargs):
         save(self, *args, **kwargs)
@@ -127,7 +135,7 @@ def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(arguments, tmp_p
         finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
     monkeypatch.undo()
     finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
-    assert_same_weights(tmp_path / "run", load_file(tmp_path / "undisturbed" / "model.safetensors"))
+    assert_same_weights(tmp_path / "run", undisturbed_by_steps)
 
 
 @pytest.mark.slow
