@@ -212,9 +212,9 @@ def test_masked_modelling_learns(clips, quantizer, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--teacher_file", "--teacher_column_name", "--teacher_whitening"])
-def test_masked_modelling_has_no_options_of_a_teacher(clips, quantizer, tmp_path, option, capsys):
+def test_masked_modelling_has_no_options_of_a_teacher(tmp_path, option, capsys):
     with pytest.raises(SystemExit):
-        pretrain.main(pretraining_arguments(clips, quantizer, tmp_path / "run", option, "0.5"))
+        pretrain.main(pretraining_arguments(tmp_path, tmp_path, tmp_path / "run", option, "0.5"))
     assert f"unknown arguments: {option} 0.5" in capsys.readouterr().err
 
 
