@@ -26,7 +26,7 @@ TOGETHER = (
     "tests/project/test_extras.py",
     "tests/sharing/test_hub_loading.py",
     "tests/training/test_faults.py",
-    "tests/training/test_pretraining.py::test_two_processes",
+    "tests/training/test_pretraining.py",
 )
 
 
@@ -44,7 +44,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(autouse=True)
 def fresh_state():
-    """Seeds, threads, which commands set for the whole process, and no sleep of `datasets` 5 behind each stream."""
+    """Seeds, threads, which commands set for the whole process, and no sleep behind the streams of `datasets` 5."""
     torch.manual_seed(0)
     np.random.seed(0)
     torch.set_num_threads(NUM_THREADS)

@@ -50,10 +50,8 @@ def test_log_mel_agrees_to_1e_4(small, sampling_rate):
 
 @pytest.fixture(scope="module")
 def reproducible_errors():
-    """
-    The largest errors of the log-power by file, all from one process, where the FFT is reproducible: MKL chooses its
-    FFT by the processor, and the widest differs by 1e-4 in a few quiet bins. There it has to choose another.
-    """
+    """The largest errors of the log-power by file, from one process whose FFT is the same on every processor."""
+    # MKL chooses its FFT by the processor; the widest differs by 1e-4 in a few quiet bins. This makes it choose one.
     folders = [str(FIXTURES), os.environ.get("HEAR_GOLDEN_DIR")]
     files = [Path(folder, "small.safetensors") for folder in folders if folder]
     environment = os.environ | {"MKL_CBWR": "COMPATIBLE", "PYTHONPATH": os.pathsep.join(sys.path)}
