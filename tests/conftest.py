@@ -1,6 +1,7 @@
 """Fixtures that several test files share. Nothing here needs the network or a GPU."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
@@ -16,8 +17,17 @@ from hear_hf import HEARConfig
 from helpers import SMALL, small_model
 
 NUM_THREADS = min(2, torch.get_num_threads())
-# Tests below these share what is costly to make, and so a worker of pytest-xdist.
-TOGETHER = ("tests/deployment/", "tests/commands/test_space_browser.py", "tests/sharing/test_hub_loading.py")
+# Tests whose names begin with these share what is costly to make, and so a worker of pytest-xdist.
+TOGETHER = (
+    "tests/commands/test_space_browser.py",
+    "tests/deployment/",
+    "tests/model/test_parity.py::test_log_power_agrees_to_1e_5_where",
+    "tests/model/test_remote_code.py",
+    "tests/project/test_extras.py",
+    "tests/sharing/test_hub_loading.py",
+    "tests/training/test_faults.py",
+    "tests/training/test_pretraining.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -27,17 +37,19 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+            return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
 
     return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
 def fresh_state():
-    """Seeds, and threads, which commands set for the whole process."""
+    """Seeds, threads, which commands set for the whole process, and no sleep behind the streams of `datasets` 5."""
     torch.manual_seed(0)
     np.random.seed(0)
     torch.set_num_threads(NUM_THREADS)
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
 
 
 @pytest.fixture

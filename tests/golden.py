@@ -93,5 +93,6 @@ def front_end_errors(tensors: dict[str, torch.Tensor], sampling_rate: int) -> tu
 
 
 if __name__ == "__main__":
-    small = load_file(sys.argv[1])
-    print(max(front_end_errors(small, rate)[1].max().item() for rate in (16_000, 32_000)))
+    for file in sys.argv[1:]:
+        small = load_file(file)
+        print(max(front_end_errors(small, rate)[1].max().item() for rate in (16_000, 32_000)))

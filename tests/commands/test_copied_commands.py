@@ -14,20 +14,6 @@ from helpers import noise, write_tone
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMANDS = sorted(path.name for path in EXAMPLES.glob("*.py"))
-
-# Asks each command for its help, in a process of its own that has already loaded what all of them load.
-HELP = """
-import os, runpy, sys
-
-import hear_hf.training.reports
-
-for command in sys.argv[1:]:
-    print(command, flush=True)
-    if os.fork() == 0:
-        sys.argv = [command, "--help"]
-        runpy.run_path(command, run_name="__main__")
-    os.wait()
-"""
 TINY = (
     "hidden_size=16,intermediate_size=24,num_hidden_layers=1,num_attention_heads=2,window_length=20,window_overlap=4,"
     "hidden_dropout=0.0,activation_dropout=0.0,attention_dropout=0.0"
@@ -68,12 +54,6 @@ def folder(tmp_path):
 def run(*words, cwd):
     environment = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-def test_each_copy_tells_its_options(folder):
-    copies = [f"{command}/{command}" for command in COMMANDS if command != "run_onnx.py"]  # which takes no options
-    result = run("-P", "-c", HELP, *copies, cwd=folder)
-    assert not result.stderr and result.stdout.count("usage: ") == len(copies)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -352,18 +353,34 @@ def test_the_report_says_what_was_found_and_written_and_what_comes_next(tiny, ou
     assert str(report).endswith(f"\nNext:      python examples/{command.format(out)}")
 
 
-def test_the_command_says_what_it_found_and_what_comes_next(tiny, out):
-    command = [
-        sys.executable,
-        ROOT / "conversion" / "convert_hear_checkpoint.py",
-        tiny(),
-        out,
-        "--window-overlap",
-        "3",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=True)
+def test_the_command_says_what_it_found_and_what_comes_next(tiny, out, capfd):
+    main([str(tiny()), str(out), "--window-overlap", "3"])
+    output = capfd.readouterr()
     for word in ("whole classifier", "hidden_size=12", "parameters", str(out), "largest difference", "Next: "):
-        assert word in done.stdout
+        assert word in output.out
+    assert output.err == ""
+
+
+# Runs modules as scripts, each with one argument.
+AS_SCRIPTS = """
+import runpy, sys
+
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_module(script, run_name="__main__")
+    except SystemExit as stop:
+        print(f"{script} ends with", stop.code)
+"""
+
+
+def test_both_commands_run_as_scripts_with_no_more_than_the_package_beside_their_own_folder():
+    scripts = ["convert_hear_checkpoint", "convert_ssast_teacher"]
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT / "conversion"), str(ROOT)])}
+    command = [sys.executable, "-c", AS_SCRIPTS, *scripts]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    for script in scripts:
+        assert f"usage: {script} " in done.stdout and f"{script} ends with 0" in done.stdout
     assert done.stderr == ""
 
 

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -300,14 +298,12 @@ def test_the_random_state_and_the_warnings_stay_as_they_are(saved, out):
     assert torch.equal(torch.get_rng_state(), before) and warnings.filters == filters
 
 
-def test_the_command_says_what_it_found_and_what_comes_next(saved, out):
-    script = ROOT / "conversion" / "convert_ssast_teacher.py"
-    command = [sys.executable, script, "--force", saved(SSAST(64, 1, **PUBLISHED)), out]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+def test_the_command_says_what_it_found_and_what_comes_next(saved, out, capfd):
+    main(["--force", str(saved(SSAST(64, 1, **PUBLISHED))), str(out)])
+    output = capfd.readouterr()
     for words in ("patches of 128x2", "Assumed:   num_attention_heads=1", "Left out:", "Reloaded:", "Next:"):
-        assert words in done.stdout
-    assert done.stderr == ""
+        assert words in output.out
+    assert output.err == ""
 
 
 @pytest.mark.parametrize("option", ["--num_attention_heads", "--num-attention-heads"])

@@ -93,7 +93,6 @@ def first_item(items):
 @pytest.fixture(autouse=True)
 def own_cache_and_no_torchcodec(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     monkeypatch.setitem(sys.modules, "torchcodec", None)
 
 
@@ -699,6 +698,7 @@ import test_unlabelled as t
 from pathlib import Path
 
 folder, files = Path(sys.argv[1]), [sys.argv[2]]
+t.datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
 rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 stream = t.PretrainingDataArguments(train_file=files, streaming=True)
 files = t.PretrainingDataArguments(train_file=files, validation_share=0)

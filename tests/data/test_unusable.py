@@ -1,8 +1,10 @@
 """The one policy for unusable clips: what is one, what is skipped, counted and named, and when there are too many."""
 
+import contextlib
 import io
 import itertools
 import logging
+import traceback
 
 import datasets
 import numpy as np
@@ -38,7 +40,6 @@ BAD = b"no audio"
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 # Labelled clips
@@ -145,6 +146,14 @@ def load(tmp_path, contents, name="clips", **arguments):
     return load_pretraining_clips(args, RATE, 1.0)
 
 
+@contextlib.contextmanager
+def refused(match):
+    """Expects an error, and ends the workers at once: where the garbage collection finds them, each takes 5 s."""
+    with pytest.raises(ValueError, match=match) as failure:
+        yield
+    traceback.clear_frames(failure.tb)
+
+
 def good(num_clips):
     return [encoded(seed=i) for i in range(num_clips)]
 
@@ -161,7 +170,7 @@ def test_of_a_small_set_the_share_is_that_of_the_whole_set(tmp_path, caplog):
 def test_of_a_large_set_the_share_is_that_of_the_clips_read(tmp_path, monkeypatch, num_workers):
     monkeypatch.setattr(clips, "MIN_CLIPS_READ", 10)
     train, _ = load(tmp_path, [*good(20), *([BAD] * 10), *good(70)])
-    with pytest.raises(ValueError, match="At most 10% of the clips may be unusable, found [34] of 2[34] read"):
+    with refused("At most 10% of the clips may be unusable, found [34] of 2[2-4] read"):
         list(DataLoader(train, None, num_workers=num_workers, prefetch_factor=1 if num_workers else None))
     train, _ = load(tmp_path, [*good(90), *([BAD] * 10)])  # as many behind good ones are never too large a share
     assert len(list(train)) == 100 and train.num_skipped == 10
@@ -173,7 +182,7 @@ def test_of_a_stream_the_share_is_that_of_the_clips_read_in_all_passes_and_worke
     few, _ = load(tmp_path, [*good(19), BAD], streaming=True)
     assert len(list(itertools.islice(DataLoader(few, None, num_workers=num_workers), 200))) == 200
     many, _ = load(tmp_path, [*good(8), BAD, BAD], name="many", streaming=True)
-    with pytest.raises(ValueError, match=r"At most 10% .* found \d+ of \d+ read"):
+    with refused(r"At most 10% .* found \d+ of \d+ read"):
         list(itertools.islice(DataLoader(many, None, num_workers=num_workers), 200))
 
 

@@ -50,7 +50,7 @@ def test_one_graph_holds_a_training_step_with_the_eager_model_s_gradients():
 @pytest.mark.parametrize(
     "num_frames",
     [
-        pytest.param((20, 9, 25), id="one window"),
+        pytest.param((20, 9, 25), id="one window", marks=pytest.mark.slow),
         pytest.param((80, 58, 110), id="several windows", marks=pytest.mark.slow),
         pytest.param((340, 200, 301), id="several segments", marks=pytest.mark.slow),
     ],

@@ -99,6 +99,7 @@ def test_too_short_clips_and_values_that_are_no_sound_are_refused(num_samples, v
     if value is not None and num_samples:
         clip[num_samples // 2] = value
     if value is None and num_samples >= SHORTEST:
+        assert len(HEARFeatureExtractor()(clip, sampling_rate=16_000)["input_values"][0]) == num_samples
         return
     with pytest.raises(ValueError, match="(?s)must .*found"):
         HEARFeatureExtractor()(clip, sampling_rate=16_000)

@@ -15,7 +15,7 @@ from convert_hear_checkpoint import convert
 from golden import SMALL_QUANTIZER, golden_model
 from hear_hf import HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.configuration_hear import AUTO_MAP, QUANTIZER_AUTO_MAP
-from helpers import SMALL, noise
+from helpers import SMALL, noise, small_model
 from original_checkpoints import TINY_CONFIG, whole_classifier
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
 
@@ -35,7 +35,7 @@ import transformers
 
 clip = np.load("clip.npy")
 """
-SCRIPT = """
+LOAD = """
 loads = [load.split(":") for load in sys.argv[1:]]
 for folder, auto_class, output in loads:
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
@@ -108,9 +108,15 @@ LOADS = [
 ]
 
 
-@pytest.fixture
-def saved(model, tmp_path):
-    """Models by the folders that hold them; a hyphen is no part of a module's name."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def saved(folder):
+    """Models by the folders below `folder` that hold them; a hyphen is no part of a module's name."""
+    model = small_model()
     training = golden_model(TOKENIZER_TRAINING.main, **SMALL_QUANTIZER)
     models = {
         "saved-classifier": model,
@@ -119,27 +125,29 @@ def saved(model, tmp_path):
         "saved-quantizer": training.quantizer,
         "saved-training": training,
     }
-    for folder, saved_model in models.items():
-        saved_model.save_pretrained(tmp_path / folder)
-        HEARFeatureExtractor().save_pretrained(tmp_path / folder)
-    torch.save(whole_classifier(TINY_CONFIG), tmp_path / "hear.pth")
-    convert(tmp_path / "hear.pth", tmp_path / "saved-converted", window_overlap=3)
-    models["saved-converted"] = HEARForAudioClassification.from_pretrained(tmp_path / "saved-converted")
+    for name, saved_model in models.items():
+        saved_model.save_pretrained(folder / name)
+        HEARFeatureExtractor().save_pretrained(folder / name)
+    torch.save(whole_classifier(TINY_CONFIG), folder / "hear.pth")
+    convert(folder / "hear.pth", folder / "saved-converted", window_overlap=3)
+    models["saved-converted"] = HEARForAudioClassification.from_pretrained(folder / "saved-converted")
     return models
 
 
-def run_without_the_package(script, folder, *arguments):
-    """Runs a script where nothing can import hear_hf and nothing reaches the Hub, from an empty cache."""
+@pytest.fixture(scope="module")
+def elsewhere(saved, folder):
+    """`folder` after `LOAD` and `FINE_TUNE` where nothing imports hear_hf or reaches the Hub, from an empty cache."""
     np.save(folder / "clip.npy", noise(20_000).numpy())
     environment = os.environ | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     environment |= {"HF_MODULES_CACHE": str(folder / "modules"), "PYTHONPATH": ""}
-    command = [sys.executable, "-c", script, *arguments]
+    command = [sys.executable, "-c", PREAMBLE + LOAD + FINE_TUNE, *(":".join(load[:3]) for load in LOADS)]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    return folder
 
 
-def code_for(folder):
-    return CODE | ({"modeling_hear_quantizer.py"} if folder in ("saved-quantizer", "saved-training") else set())
+def code_for(name):
+    return CODE | ({"modeling_hear_quantizer.py"} if name in ("saved-quantizer", "saved-training") else set())
 
 
 def code_in(folder):
@@ -153,35 +161,33 @@ def auto_map_in(folder):
     return json.loads((folder / "config.json").read_text())["auto_map"]
 
 
-def test_saved_folders_load_without_the_package(saved, tmp_path):
-    run_without_the_package(PREAMBLE + SCRIPT, tmp_path, *(":".join(load[:3]) for load in LOADS))
+def test_saved_folders_load_without_the_package(saved, elsewhere):
     clip = noise(20_000).numpy()
     inputs = HEARFeatureExtractor()([clip, clip[:5000]], sampling_rate=16_000, padding=True, return_tensors="pt")
-    for folder, auto_class, output, part, tolerance in LOADS:
-        found = np.load(tmp_path / f"{folder}-{auto_class}.npy")
+    for name, auto_class, output, part, tolerance in LOADS:
+        found = np.load(elsewhere / f"{name}-{auto_class}.npy")
         with torch.no_grad():  # as there: what stands at padding differs where gradients are recorded
-            expected = saved[folder].get_submodule(part)(**inputs)[output].numpy()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"{folder} {auto_class}")
-        again = tmp_path / f"again-{folder}-{auto_class}"
-        assert code_in(again) == code_for(folder) and auto_map_in(again) == auto_map_in(tmp_path / folder)
+            expected = saved[name].get_submodule(part)(**inputs)[output].numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"{name} {auto_class}")
+        again = elsewhere / f"again-{name}-{auto_class}"
+        assert code_in(again) == code_for(name) and auto_map_in(again) == auto_map_in(elsewhere / name)
 
 
-def test_a_model_of_remote_code_is_fine_tuned_and_shared_further(saved, tmp_path):
-    run_without_the_package(PREAMBLE + FINE_TUNE, tmp_path)
-    assert code_in(tmp_path / "tuned") == CODE and auto_map_in(tmp_path / "tuned") == AUTO_MAP
-    tuned = AutoModelForAudioClassification.from_pretrained(tmp_path / "tuned")
+def test_a_model_of_remote_code_is_fine_tuned_and_shared_further(elsewhere):
+    assert code_in(elsewhere / "tuned") == CODE and auto_map_in(elsewhere / "tuned") == AUTO_MAP
+    tuned = AutoModelForAudioClassification.from_pretrained(elsewhere / "tuned")
     assert type(tuned) is HEARForAudioClassification and tuned.config.label2id == {"long": 0, "short": 1}
 
 
-def test_every_folder_brings_all_the_code_and_names_every_class(saved, tmp_path):
-    for folder in saved:
-        assert code_in(tmp_path / folder) == code_for(folder), folder
-        is_quantizer = "modeling_hear_quantizer.py" in code_for(folder)
-        assert auto_map_in(tmp_path / folder) == (QUANTIZER_AUTO_MAP if is_quantizer else AUTO_MAP), folder
+def test_every_folder_brings_all_the_code_and_names_every_class(saved, folder):
+    for name in saved:
+        assert code_in(folder / name) == code_for(name), name
+        is_quantizer = "modeling_hear_quantizer.py" in code_for(name)
+        assert auto_map_in(folder / name) == (QUANTIZER_AUTO_MAP if is_quantizer else AUTO_MAP), name
 
 
-def test_with_the_package_the_same_folders_load_without_trusting_anything(saved, tmp_path):
-    for folder, auto_class, *_ in LOADS:
-        loaded = getattr(transformers, auto_class).from_pretrained(tmp_path / folder)
-        extractor = AutoFeatureExtractor.from_pretrained(tmp_path / folder)
+def test_with_the_package_the_same_folders_load_without_trusting_anything(saved, folder):
+    for name, auto_class, *_ in LOADS:
+        loaded = getattr(transformers, auto_class).from_pretrained(folder / name)
+        extractor = AutoFeatureExtractor.from_pretrained(folder / name)
         assert type(loaded).__module__.startswith("hear_hf.") and type(extractor) is HEARFeatureExtractor

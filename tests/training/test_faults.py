@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,21 +22,40 @@ from helpers import write_tone
 NUM_EPOCHS = 5
 
 
-@pytest.fixture
-def arguments(tmp_path):
-    """Two classes of six clips, two steps an epoch, and a checkpoint after each."""
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    """Two classes of six clips."""
+    folder = tmp_path_factory.mktemp("clips") / "tones"
     for label, frequency in (("low", 200), ("high", 5000)):
         for i in range(6):
-            write_tone(tmp_path / "tones" / label / f"{i}.wav", frequency, 0.2 + 0.05 * i, seed=i)
-    return [*QUICK, "--data_dir", str(tmp_path / "tones"), "--num_train_epochs", str(NUM_EPOCHS),
+            write_tone(folder / label / f"{i}.wav", frequency, 0.2 + 0.05 * i, seed=i)
+    return folder
+
+
+def arguments_of(data_dir: Path) -> list[str]:
+    """Two steps an epoch, and a checkpoint after each."""
+    return [*QUICK, "--data_dir", str(data_dir), "--num_train_epochs", str(NUM_EPOCHS),
             "--mixup_alpha", "0.3", "--per_device_train_batch_size", "5", "--save_total_limit", "9",
             "--load_best_model_at_end", "False"]  # fmt: skip
 
 
 @pytest.fixture
-def undisturbed(arguments, tmp_path):
-    finetune.main([*arguments, "--output_dir", str(tmp_path / "undisturbed")])
-    return load_file(tmp_path / "undisturbed" / "model.safetensors")
+def arguments(tones):
+    return arguments_of(tones)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tones, tmp_path_factory):
+    """The weights that a run reaches whose saves all succeed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finetune.main([*arguments_of(tones), "--output_dir", str(folder)])
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def no_reports(monkeypatch):
+    """No test here reads the card or the plots."""
+    monkeypatch.setattr(finetune, "report_classifier", lambda *args: None)
 
 
 def assert_same_weights(folder: Path, expected: dict[str, torch.Tensor]) -> None:
@@ -70,10 +90,9 @@ def test_a_disk_that_fills_up_while_saving_costs_no_earlier_checkpoint(
     assert_same_weights(output_dir, undisturbed)
 
 
-def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
-    arguments, undisturbed, tmp_path, monkeypatch
-):
-    data, away, save = tmp_path / "tones", tmp_path / "away", Trainer._save_checkpoint
+def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(tones, undisturbed, tmp_path, monkeypatch):
+    data, away, save = shutil.copytree(tones, tmp_path / "tones"), tmp_path / "away", Trainer._save_checkpoint
+    arguments = arguments_of(data)
 
     def save_and_lose_the_data(self, *args, **kwargs):
         save(self, *args, **kwargs)
@@ -89,12 +108,22 @@ def test_data_that_disappear_end_the_run_with_the_file_s_name_and_come_back(
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
+BY_STEPS = ["--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--mixup_alpha", "0"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_by_steps(tones, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finetune.main([*arguments_of(tones), *BY_STEPS, "--output_dir", str(folder)])
+    return load_file(folder / "model.safetensors")
+
+
 @pytest.mark.parametrize("last_save", [4, 6])
-def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(arguments, tmp_path, monkeypatch, last_save):
+def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(
+    arguments, undisturbed_by_steps, tmp_path, monkeypatch, last_save
+):
     """The batch-norm calibration and the evaluation after steps 4 and 6, where the run is killed after a save."""
-    arguments += ["--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "1", "--mixup_alpha", "0"]
-    finetune.main([*arguments, "--output_dir", str(tmp_path / "undisturbed")])
-    save = Trainer._save_checkpoint
+    arguments, save = [*arguments, *BY_STEPS], Trainer._save_checkpoint
 
     def save_and_die(self, *args, **kwargs):
         save(self, *args, **kwargs)
@@ -106,7 +135,7 @@ def test_a_save_by_steps_keeps_what_the_end_of_its_epoch_brings(arguments, tmp_p
         finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
     monkeypatch.undo()
     finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
-    assert_same_weights(tmp_path / "run", load_file(tmp_path / "undisturbed" / "model.safetensors"))
+    assert_same_weights(tmp_path / "run", undisturbed_by_steps)
 
 
 @pytest.mark.slow

@@ -63,6 +63,18 @@ def pretrained(tmp_path):
     return tmp_path / "pretrained"
 
 
+@pytest.fixture
+def reports():
+    """Named by a test that reads the card or the plots."""
+
+
+@pytest.fixture(autouse=True)
+def no_reports(request, monkeypatch):
+    """Other tests go without: they take as long as the training."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr(finetune, "report_classifier", lambda *args: None)
+
+
 def run(output_dir, *arguments):
     return finetune.main([*QUICK, "--output_dir", str(output_dir), *map(str, arguments)])
 
@@ -77,7 +89,7 @@ def test_a_run_learns_and_leaves_a_folder_that_pipeline_loads(tones, tmp_path):
     assert {entry["label"] for entry in result} == {"low", "middle", "high"}
 
 
-def test_a_run_leaves_metrics_plots_and_a_filled_card(tones, tmp_path):
+def test_a_run_leaves_metrics_plots_and_a_filled_card(tones, reports, tmp_path):
     run(tmp_path / "run", "--data_dir", tones, "--num_train_epochs", 1, "--mixup_alpha", 0.3)
     for name in ("training_curve.png", "confusion_matrix.png", "per_label.txt", "preprocessor_config.json"):
         assert (tmp_path / "run" / name).stat().st_size > 0

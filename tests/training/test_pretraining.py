@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -83,6 +84,19 @@ def quantizer(clips, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def reports():
+    """Named by a test that reads the card or the plots of its own run."""
+
+
+@pytest.fixture(autouse=True)
+def no_reports(request, monkeypatch):
+    """Other tests go without, except in fixtures: card and plots take longer than the training."""
+    if "reports" not in request.fixturenames:
+        for command in (train_quantizer, pretrain):
+            monkeypatch.setattr(command, "report_pretraining", lambda *args: None)
+
+
 def history(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
@@ -124,7 +138,7 @@ def test_the_temperature_falls_to_its_minimum_in_its_share_of_the_steps_and_is_s
     assert isinstance(model, HEARQuantizerForPreTraining) and model.vector_quantizer.num_updates == 4
 
 
-def test_a_transformers_model_teaches(clips, tmp_path):
+def test_a_transformers_model_teaches(clips, reports, tmp_path):
     save_wav2vec2(tmp_path / "teacher")
     teacher = ["--teacher_name_or_path", str(tmp_path / "teacher"), "--teacher_layer", "1"]
     train_quantizer.main(quantizer_arguments(clips, tmp_path / "run", *teacher))
@@ -198,9 +212,9 @@ def test_masked_modelling_learns(clips, quantizer, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--teacher_file", "--teacher_column_name", "--teacher_whitening"])
-def test_masked_modelling_has_no_options_of_a_teacher(clips, quantizer, tmp_path, option, capsys):
+def test_masked_modelling_has_no_options_of_a_teacher(tmp_path, option, capsys):
     with pytest.raises(SystemExit):
-        pretrain.main(pretraining_arguments(clips, quantizer, tmp_path / "run", option, "0.5"))
+        pretrain.main(pretraining_arguments(tmp_path, tmp_path, tmp_path / "run", option, "0.5"))
     assert f"unknown arguments: {option} 0.5" in capsys.readouterr().err
 
 
@@ -240,15 +254,27 @@ def test_a_resumed_run_continues_the_same_losses(stage, clips, quantizer, tmp_pa
     assert resumed == pytest.approx(whole, abs=1e-6)
 
 
-def launched(script: str, arguments: list[str]) -> None:
-    """Runs a script on two processes of the CPU."""
-    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    with socket.create_server(("127.0.0.1", 0)) as server:  # accelerate 1.3 does not look for a free port itself
+# Runs commands with arguments, given as JSON, as one of several processes.
+DRIVER = """
+import importlib, json, sys
+
+for command, arguments in json.loads(sys.argv[1]):
+    importlib.import_module(command).main(arguments)
+"""
+
+
+def in_two_processes(*runs: tuple[str, list[str]]) -> None:
+    """Runs commands on two processes of the CPU, as `torchrun` and `accelerate launch` start them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "--main_process_port", port]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    script = str(Path(pretrain.__file__).with_name(script))
-    subprocess.run([*command, script, *arguments], env=environment, check=True, capture_output=True, timeout=150)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-c", DRIVER, json.dumps(runs)]
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    with ThreadPoolExecutor() as pool:
+        options = {"capture_output": True, "text": True, "timeout": 150}
+        for result in pool.map(lambda rank: subprocess.run(command, env=environment | rank, **options), ranks):
+            assert result.returncode == 0, result.stderr
 
 
 def halved(arguments: list[str]) -> list[str]:
@@ -258,23 +284,40 @@ def halved(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def test_two_processes_give_the_losses_of_one_in_masked_modelling(clips, quantizer, tmp_path):
+@pytest.fixture(scope="module")
+def one_and_two(clips, quantizer, tmp_path_factory):
+    """The folder of both stages, trained on one process and on two."""
+    folder = tmp_path_factory.mktemp("processes")
     more = ["--eval_strategy", "no", "--save_strategy", "no", "--validation_share", "0.25"]
-    pretrain.main(pretraining_arguments(clips, quantizer, tmp_path / "one", *more))
-    launched("pretrain.py", halved(pretraining_arguments(clips, quantizer, tmp_path / "two", *more)))
-    for name in ("loss", "masked_accuracy", "code_perplexity", "code_usage", "eval_loss", "eval_masked_accuracy"):
-        one, two = losses(tmp_path / "one", name), losses(tmp_path / "two", name)
-        assert two == pytest.approx(one, abs=1e-4) and len(one) == (1 if name.startswith("eval") else 4)
-
-
-def test_two_processes_give_the_losses_of_one_in_the_quantizer_but_for_the_noise(clips, tmp_path):
     # Each process draws Gumbel noise of its own, so the weights are kept, and what has no noise is compared.
-    more = ["--learning_rate", "0", "--eval_strategy", "no", "--save_strategy", "no", "--validation_share", "0.25"]
-    train_quantizer.main(quantizer_arguments(clips, tmp_path / "one", *more))
-    launched("train_quantizer.py", halved(quantizer_arguments(clips, tmp_path / "two", *more)))
-    for name in ("code_perplexity", "code_usage", "temperature", "eval_reconstruction_loss", "eval_code_usage"):
-        one, two = losses(tmp_path / "one", name), losses(tmp_path / "two", name)
+    still = ["--learning_rate", "0"]
+
+    def arguments(name: str) -> tuple[list[str], list[str]]:
+        return (
+            quantizer_arguments(clips, folder / name / "quantizer", *still, *more),
+            pretraining_arguments(clips, quantizer, folder / name / "pretrained", *more),
+        )
+
+    for command, each in zip((train_quantizer, pretrain), arguments("one"), strict=True):
+        command.main(each)
+    in_two_processes(*zip(("train_quantizer", "pretrain"), map(halved, arguments("two")), strict=True))
+    return folder
+
+
+def assert_same_losses(folder: Path, stage: str, names: list[str]) -> None:
+    for name in names:
+        one, two = (losses(folder / number / stage, name) for number in ("one", "two"))
         assert two == pytest.approx(one, abs=1e-4) and len(one) == (1 if name.startswith("eval") else 4)
+
+
+def test_two_processes_give_the_losses_of_one_in_masked_modelling(one_and_two):
+    names = ["loss", "masked_accuracy", "code_perplexity", "code_usage", "eval_loss", "eval_masked_accuracy"]
+    assert_same_losses(one_and_two, "pretrained", names)
+
+
+def test_two_processes_give_the_losses_of_one_in_the_quantizer_but_for_the_noise(one_and_two):
+    names = ["code_perplexity", "code_usage", "temperature", "eval_reconstruction_loss", "eval_code_usage"]
+    assert_same_losses(one_and_two, "quantizer", names)
 
 
 def test_precomputed_codes_are_those_made_on_the_fly_where_clips_are_not_cropped(clips, quantizer, tmp_path):
