@@ -219,8 +219,8 @@ LOAD = """
     if "AutoModelForAudioClassification" in AutoConfig.from_pretrained(folder, **remote).auto_map:
         classifier = AutoModelForAudioClassification.from_pretrained(folder, **remote).eval()
         scores = classifier(**inputs).logits[0].sigmoid()
-        classify = pipeline("audio-classification", model=folder, function_to_apply="sigmoid", **remote)  # 5.4 does not ask the config
-        results = classify(clip, top_k=1)
+        classify = pipeline("audio-classification", model=folder, **remote)
+        results = classify(clip, top_k=1, function_to_apply="sigmoid")  # 5.4 does not ask the configuration
         assert results[0]["label"] == classifier.config.id2label[int(scores.argmax())]
         assert abs(results[0]["score"] - scores.max().item()) < 1e-6
     assert not [name for name in sys.modules if name.startswith(("hear_hf", "teacher_models"))]
