@@ -116,7 +116,10 @@ class TeacherFeatures:
             whitening (`float`, *optional*, defaults to 1.0):
                 Divide components by their deviation to this power: 1 makes them equal, 0 only centres them.
         """
-        mean, std = _moments(clips)
+        moments = Moments()
+        for frames in clips:
+            moments.add(frames)
+        mean, std = moments.read()
         self.mean, self.std = mean * self.scale, (std * self.scale) ** whitening
 
     def _usable_frames(self, rows: Iterable[Any]) -> Iterable[np.ndarray]:
@@ -268,16 +271,24 @@ def _clip_name(batch: pa.Table, row: int) -> str:
     return str((batch["audio"][row].as_py() or {}).get("path"))
 
 
-def _moments(clips: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+class Moments:
     """Mean and standard deviation of each component over all frames, merged clip by clip (Chan et al., 1979)."""
-    count, mean, squares = 0, np.zeros(()), np.zeros(())
-    for frames in clips:
+
+    def __init__(self) -> None:
+        self.count, self._mean, self._squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, frames: np.ndarray) -> None:
+        """Adds the frames of a clip, (num_frames, hidden_size), at least one."""
         frames = frames.astype(np.float64)
-        total = count + len(frames)
-        shift = frames.mean(axis=0) - mean
-        squares = squares + frames.var(axis=0) * len(frames) + shift**2 * count * len(frames) / total
-        mean, count = mean + shift * len(frames) / total, total
-    if count == 0:
-        raise ValueError("A teacher must have states of some clips to measure, found none. Compute them anew.")
-    std = np.sqrt(squares / count)
-    return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
+        total = self.count + len(frames)
+        shift = frames.mean(axis=0) - self._mean
+        squares = frames.var(axis=0) * len(frames) + shift**2 * self.count * len(frames) / total
+        self._mean, self._squares = self._mean + shift * len(frames) / total, self._squares + squares
+        self.count = total
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns mean and deviation in float32; 1 is the deviation of a constant component."""
+        if self.count == 0:
+            raise ValueError("A teacher must have states of some clips to measure, found none. Compute them anew.")
+        std = np.sqrt(self._squares / self.count)
+        return self._mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)

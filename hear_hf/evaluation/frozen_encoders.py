@@ -7,7 +7,7 @@ Any layer of any such model, from a clip of any rate and length:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -111,7 +111,7 @@ class FrozenEncoder:
             name_or_path, config=config, dtype=dtype, output_loading_info=True, **source
         )
         encoder = cls(model, feature_extractor, layer, device)
-        _check_weights(model, encoder.model, set(info["missing_keys"]))
+        check_weights(model, encoder.model, set(info["missing_keys"]))
         return encoder
 
     def _shapes(self, name: str) -> list[tuple[int, ...]]:
@@ -151,17 +151,24 @@ class FrozenEncoder:
         self, waveforms: list[np.ndarray], sampling_rate: int, layers: Sequence[int]
     ) -> list[list[torch.Tensor]]:
         """Reads clips as a call does, for several layers in one pass: a list per clip, with a tensor per layer."""
-        clips = [self._prepare(clip, sampling_rate, position) for position, clip in enumerate(waveforms)]
         pieces: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)  # (clip, layer) -> of its chunks
-        for batch in self._batches([len(clip) for clip in clips]):
-            outputs = self._forward([clips[clip][start:end] for clip, start, end in batch])
+        for batch, outputs in self.outputs(waveforms, sampling_rate):
             for layer in set(layers):
-                index = range(self.num_hidden_states)[layer]
-                states = self.family.frames(outputs, index).float()  # (B, n, D)
-                counts = self.family.num_valid_frames(outputs, batch, states.shape[1])
-                for (clip, *_), count, rows in zip(batch, counts, states, strict=True):
-                    pieces[clip, layer].append(rows[:count])
-        return [[torch.cat(pieces[clip, layer]) for layer in layers] for clip in range(len(clips))]
+                for (clip, *_), rows in zip(batch, self.valid_frames(outputs, batch, layer), strict=True):
+                    pieces[clip, layer].append(rows)
+        return [[torch.cat(pieces[clip, layer]) for layer in layers] for clip in range(len(waveforms))]
+
+    def outputs(self, waveforms: list[np.ndarray], sampling_rate: int) -> Iterator[tuple[list[Chunk], Any]]:
+        """Yields the model's outputs for each batch of chunks that it can read together."""
+        clips = [self._prepare(clip, sampling_rate, position) for position, clip in enumerate(waveforms)]
+        for batch in self._batches([len(clip) for clip in clips]):
+            yield batch, self._forward([clips[clip][start:end] for clip, start, end in batch])
+
+    def valid_frames(self, outputs: Any, batch: list[Chunk], layer: int) -> list[torch.Tensor]:
+        """Returns the states of a layer within each chunk, (num_frames, hidden_size), in float32."""
+        states = self.family.frames(outputs, range(self.num_hidden_states)[layer]).float()  # (B, n, D)
+        counts = self.family.num_valid_frames(outputs, batch, states.shape[1])
+        return [rows[:count] for count, rows in zip(counts, states, strict=True)]
 
     def _prepare(self, clip: np.ndarray, sampling_rate: int, position: int) -> np.ndarray:
         """Checks a clip, brings it to the model's rate, and fills it with silence up to the least that it reads."""
@@ -194,11 +201,11 @@ def model_class(config: PreTrainedConfig) -> Any:
     return AutoModelForPreTraining if architecture == "HEARForPreTraining" else AutoModel
 
 
-def _check_weights(model: PreTrainedModel, encoder: nn.Module, missing_keys: set[str]) -> None:
-    """Refuses an encoder most of whose weights were not in the checkpoint, and so are random."""
+def check_weights(model: PreTrainedModel, encoder: nn.Module, missing_keys: set[str], most: bool = True) -> None:
+    """Refuses an encoder whose weights, most or else any of them, were not in the checkpoint, and so are random."""
     used = {id(parameter) for parameter in encoder.parameters()}
     missing = [key for key, value in model.named_parameters() if key in missing_keys and id(value) in used]
-    if 2 * len(missing) > len(used):
+    if len(missing) > (len(used) / 2 if most else 0):
         raise ValueError(
             f"{model.name_or_path} must hold the weights of {type(model).__name__}, found {len(missing)} of "
             f"{len(used)} missing, first {missing[0]}. Save the model again with `save_pretrained`."

@@ -55,6 +55,22 @@ class TrainingRun:
 
 
 @dataclass
+class TeacherFacts:
+    """
+    What the card of a model says of a teacher.
+
+    Args:
+        name (`str`): Its name on the Hub, or that of its folder.
+        license (`str`, *optional*): The licence that its own card names.
+        num_parameters (`int`, *optional*): Its size.
+    """
+
+    name: str
+    license: str | None = None
+    num_parameters: int | None = None
+
+
+@dataclass
 class CardFacts:
     """
     What the card of a model says.
@@ -71,6 +87,8 @@ class CardFacts:
         base_model (`str`, *optional*): What it was fine-tuned from: a name on the Hub, or a folder.
         license (`str`, *optional*, defaults to `"mit"`): The licence of the weights, as the Hub names it.
         run (`TrainingRun`, *optional*): The run that trained it, where it is known.
+        teachers (`list[TeacherFacts]`, *optional*): What it was distilled from, the teacher of its labels first.
+        has_labels (`bool`, *optional*, defaults to `True`): Whether its head was trained.
     """
 
     model: PreTrainedModel
@@ -84,6 +102,8 @@ class CardFacts:
     base_model: str | None = None
     license: str = "mit"
     run: TrainingRun | None = None
+    teachers: list[TeacherFacts] = field(default_factory=list)
+    has_labels: bool = True
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -159,6 +179,20 @@ def pretraining_card(facts: CardFacts) -> ModelCard:
         datasets=facts.datasets,
     )
     return ModelCard(render("pretraining_card.md", metadata, card=facts))
+
+
+def distilled_card(facts: CardFacts) -> ModelCard:
+    """The card of a classifier that learned from teachers, or of one whose head is still to be trained."""
+    task = "audio-classification" if facts.has_labels else "feature-extraction"
+    metadata = ModelCardData(
+        license=facts.license,
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=list(dict.fromkeys(["audio", task, "distillation", facts.config.model_type])),
+        datasets=facts.datasets,
+        model_name=facts.title,
+    )
+    return ModelCard(render("distilled_card.md", metadata, card=facts))
 
 
 def label_names(config: Any) -> list[str]:

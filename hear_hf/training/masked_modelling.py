@@ -68,7 +68,7 @@ class MaskedModellingTrainer(PretrainingTrainer):
             codes = self.quantizer(inputs["input_values"], inputs["attention_mask"]).codes
         return inputs | {"labels": codes}
 
-    def scored_frames(self, batch):
+    def scored(self, batch):
         return batch["mask_time_indices"]
 
     def logged(self, inputs, outputs):

@@ -106,9 +106,9 @@ def clip_mask(num_frames: int, share: float, span_length: int, seed: int) -> tor
 
 
 class RunningMeans:
-    """Keeps means over the batches since the last reset, weighted by their frames, and counts of their codes.
+    """Keeps means over the batches since the last reset, weighted by their frames or clips, and counts of their codes.
 
-    All sums stay on the device until they are read, once for all processes.
+    A `codebook_size` of 0 counts no codes. All sums stay on the device until they are read, once for all processes.
     """
 
     def __init__(self, codebook_size: int, device: torch.device):
@@ -122,32 +122,33 @@ class RunningMeans:
         self.num_samples = torch.zeros((), device=self.device)
         self.started = time.perf_counter()
 
-    def add(self, values: dict[str, torch.Tensor], weight: torch.Tensor, codes: torch.Tensor, num_samples) -> None:
+    def add(
+        self, values: dict[str, torch.Tensor], weight: torch.Tensor, codes: torch.Tensor | None, num_samples
+    ) -> None:
         for name, value in values.items():
             value = value.detach().float() * weight
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.weight = self.weight + weight
         self.num_samples = self.num_samples + num_samples
-        self.code_counts = self.code_counts + count_codes(codes, self.codebook_size)
+        if codes is not None:
+            self.code_counts = self.code_counts + count_codes(codes, self.codebook_size)
 
     def read(self, gather) -> dict[str, float]:
-        """Returns means, `code_perplexity`, `code_usage` and `num_samples` over all processes, joined by `gather`."""
+        """Returns means, `num_samples` and, of codes, `code_perplexity` and `code_usage`, joined over processes."""
         names = sorted(self.sums)
         scalars = torch.stack([*(self.sums[name] for name in names), self.weight, self.num_samples])
         totals = gather(torch.cat([scalars, self.code_counts])[None]).sum(0).cpu()
-        *sums, weight, num_samples = totals[: -self.codebook_size].tolist()
-        self.code_counts = totals[-self.codebook_size :].to(self.device)
-        perplexity, usage = code_statistics(self.code_counts)
-        return {
-            **{name: value / max(weight, 1) for name, value in zip(names, sums, strict=True)},
-            "code_perplexity": perplexity.item(),
-            "code_usage": usage.item(),
-            "num_samples": num_samples,
-        }
+        *sums, weight, num_samples = totals[: len(scalars)].tolist()
+        values = {name: value / max(weight, 1) for name, value in zip(names, sums, strict=True)}
+        if self.codebook_size > 0:
+            self.code_counts = totals[len(scalars) :].to(self.device)
+            perplexity, usage = code_statistics(self.code_counts)
+            values |= {"code_perplexity": perplexity.item(), "code_usage": usage.item()}
+        return values | {"num_samples": num_samples}
 
 
 class PretrainingTrainer(ClipsTrainer):
-    """A Trainer for the two stages, whose losses are means over frames, and whose logs show their parts.
+    """A Trainer for unlabelled clips, whose losses are means over frames or clips, and whose logs show their parts.
 
     Subclasses say which inputs the model still lacks, what a batch's loss is a mean over, and what to log.
     """
@@ -165,44 +166,48 @@ class PretrainingTrainer(ClipsTrainer):
             )
         self.model_accepts_loss_kwargs = True  # the loss below is scaled for gradient accumulation
         self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide it once more
-        codebook_size = self.model.config.codebook_size
+        codebook_size = self.num_codes()
         self.train_means = RunningMeans(codebook_size, self.args.device)
         self.eval_means = RunningMeans(codebook_size, self.args.device)
 
     def create_model_card(self, *args, **kwargs):
         """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
 
+    def num_codes(self) -> int:
+        """Returns how many codes there are to count."""
+        return self.model.config.codebook_size
+
     def complete(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds what is made on the device: a teacher's states, or codes."""
         return inputs
 
-    def scored_frames(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns the frames that the batch's loss is a mean over."""
+    def scored(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Marks what the batch's loss is a mean over: frames, or clips."""
         raise NotImplementedError
 
-    def logged(self, inputs: dict, outputs) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Returns what to log by name, each a mean over the scored frames, and the codes to count."""
+    def logged(self, inputs: dict, outputs) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Returns what to log by name, each a mean over what is scored, and the codes to count, if any."""
         raise NotImplementedError
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        num_frames = torch.stack([self.scored_frames(batch).sum() for batch in batches]).sum().to(device)
-        return batches, self.accelerator.gather(num_frames[None]).sum()
+        num_scored = torch.stack([self.scored(batch).sum() for batch in batches]).sum().to(device)
+        return batches, self.accelerator.gather(num_scored[None]).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = self.complete(inputs)
         outputs = model(**inputs)
-        num_frames = self.scored_frames(inputs).sum()
+        num_scored = self.scored(inputs).sum()
         means = self.train_means if model.training else self.eval_means
         values, codes = self.logged(inputs, outputs)
         loss = outputs["loss"]
         if not model.training:  # Trainer's own would be a mean over batches
             values = values | {"loss": loss}
-        means.add(values, num_frames, codes, inputs["attention_mask"].sum())
+        means.add(values, num_scored, codes, inputs["attention_mask"].sum())
         if num_items_in_batch is not None:  # DistributedDataParallel divides by the number of processes
-            loss = loss * num_frames / num_items_in_batch * self.accelerator.num_processes
+            loss = loss * num_scored / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):

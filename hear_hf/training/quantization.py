@@ -63,11 +63,11 @@ class QuantizerTrainer(PretrainingTrainer):
     def complete(self, inputs):
         if self.teacher is None or "teacher_hidden_states" in inputs:
             return inputs
-        num_frames = self.scored_frames(inputs).sum(-1).tolist()
+        num_frames = self.scored(inputs).sum(-1).tolist()
         states = self.teacher(inputs["input_values"], inputs["attention_mask"], num_frames)
         return inputs | {"teacher_hidden_states": states}
 
-    def scored_frames(self, batch):
+    def scored(self, batch):
         return valid_frames(batch, self.model.config.hop_length)
 
     def logged(self, inputs, outputs):

@@ -14,7 +14,16 @@ from ..data.clips import PretrainingClips
 from ..data.labelled import DataArguments
 from ..data.sources import describe_source, hub_datasets
 from ..evaluation.metrics import METRIC_NAMES
-from ..sharing.cards import PLACEHOLDER, CardFacts, TrainingRun, classifier_card, pretraining_card
+from ..sharing.cards import (
+    PLACEHOLDER,
+    CardFacts,
+    TrainingRun,
+    classifier_card,
+    distilled_card,
+    pretraining_card,
+    score_name,
+)
+from .distillation import DistillationTrainer, loss_names
 from .plots import plot_codes, plot_confusion_matrix, plot_curves, plot_spectrograms
 from .pretraining import PretrainingTrainer
 
@@ -84,17 +93,10 @@ def report_pretraining(trainer: PretrainingTrainer, metrics: dict[str, float], d
         data_args (`PretrainingDataArguments`): Where the clips came from.
         origin (`str`): A sentence on the teacher or the quantizer.
     """
-    folder, clips = Path(str(trainer.args.output_dir)), cast(Any, trainer.train_dataset)
+    folder = Path(str(trainer.args.output_dir))
     found = {name: metrics.get(f"eval_{metric}") for metric, name in PRETRAINING_SCORES.items()}
     scores = {name: score for name, score in found.items() if score is not None}
-    splits = {"training": clips, "held-out": trainer.eval_dataset}
-    run = TrainingRun(
-        trainer.args,
-        trainer.state.global_step,
-        clips={name: len(split) for name, split in splits.items() if isinstance(split, PretrainingClips)},
-        crop_seconds=clips.reader.max_samples / clips.reader.sampling_rate,
-        origin=origin,
-    )
+    run = unlabelled_run(trainer, origin)
     facts = card_facts(trainer, run, data_args, scores)
     means = trainer.eval_means if metrics else trainer.train_means
 
@@ -107,6 +109,48 @@ def report_pretraining(trainer: PretrainingTrainer, metrics: dict[str, float], d
     print_summary(facts, folder, f"{next_command} {folder}")
 
 
+def report_distillation(
+    trainer: DistillationTrainer, metrics: dict[str, float], data_args, base_model: str | None
+) -> None:
+    """
+    Writes `training_curves.png` and `README.md`, and prints a summary.
+
+    Args:
+        trainer (`DistillationTrainer`): After training, and after the evaluation that gave `metrics`.
+        metrics (`dict[str, float]`): Metrics of the held-out clips; empty where there are none.
+        data_args (`PretrainingDataArguments`): Where the clips came from.
+        base_model (`str`, *optional*): What training started from; random weights by default.
+    """
+    folder = Path(str(trainer.args.output_dir))
+    losses = ("loss", *sum(loss_names(trainer.teachers), ()), "label_loss")
+    names = [*losses, "agreement", "mean_average_precision", "audio_hours_per_second"]
+    scores = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+    run = unlabelled_run(trainer, "Teachers and model heard the same crops, gains and mixtures of two clips.")
+    facts = card_facts(trainer, run, data_args, scores, base_model=base_model, model=trainer.student)
+    facts.teachers, facts.has_labels = [teacher.facts for teacher in trainer.teachers], trainer.labelled is not None
+
+    panels = {score_name(name): {name: "training", f"eval_{name}": "held out"} for name in names}
+    plot_curves(trainer.state.log_history, panels, folder / "training_curves.png")
+    distilled_card(facts).save(folder / "README.md")
+    next_command = (
+        f"predict.py {folder} CLIP.wav" if facts.has_labels else f"finetune.py --model_name_or_path {folder}"
+    )
+    print_summary(facts, folder, next_command)
+
+
+def unlabelled_run(trainer: PretrainingTrainer, origin: str) -> TrainingRun:
+    """What the card says of a run on unlabelled clips."""
+    clips = cast(Any, trainer.train_dataset)
+    splits = {"training": clips, "held-out": trainer.eval_dataset}
+    return TrainingRun(
+        trainer.args,
+        trainer.state.global_step,
+        clips={name: len(split) for name, split in splits.items() if isinstance(split, PretrainingClips)},
+        crop_seconds=clips.reader.max_samples / clips.reader.sampling_rate,
+        origin=origin,
+    )
+
+
 def card_facts(
     trainer: Trainer,
     run: TrainingRun,
@@ -114,10 +158,11 @@ def card_facts(
     scores: dict[str, float],
     split: str = "held-out",
     base_model: str | None = None,
+    model: PreTrainedModel | None = None,
 ) -> CardFacts:
-    """What the card says of a model that a run has just trained."""
+    """What the card says of a model that a run has just trained, the Trainer's own by default."""
     return CardFacts(
-        cast(PreTrainedModel, trainer.model),
+        model or cast(PreTrainedModel, trainer.model),
         cast(Any, trainer.processing_class).sampling_rate,
         title=Path(str(trainer.args.output_dir)).name,
         scores=scores,

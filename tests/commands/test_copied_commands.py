@@ -28,6 +28,7 @@ TRAINING = "--max_steps 4 --per_device_train_batch_size 4 --use_cpu True --repor
 JOURNEY = f"""
 train_quantizer.py --data_dir {{}} --output_dir quantizer --config_overrides {QUANTIZER} {TRAINING}
 pretrain.py --data_dir {{}} --quantizer_name_or_path quantizer --output_dir base --config_overrides {MODEL} {TRAINING}
+distill.py --data_dir {{}} --teacher_name_or_path base --output_dir distilled --config_overrides {MODEL} {TRAINING}
 precompute_teacher.py --data_dir {{}} --teacher_name_or_path base --output_dir states
 probe.py --data_dir {{}} --model_name_or_path base --output_dir probe
 finetune.py --data_dir {{}} --model_name_or_path base --output_dir classifier {TRAINING}

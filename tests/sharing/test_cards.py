@@ -16,7 +16,15 @@ import hear_hf
 from golden import SMALL_QUANTIZER, golden_model
 from hear_hf.markdown import code_span
 from hear_hf.sharing import cards
-from hear_hf.sharing.cards import CardFacts, TrainingRun, classifier_card, pretraining_card, render
+from hear_hf.sharing.cards import (
+    CardFacts,
+    TeacherFacts,
+    TrainingRun,
+    classifier_card,
+    distilled_card,
+    pretraining_card,
+    render,
+)
 from hear_hf.sharing.checks import empty_sections
 from helpers import SMALL, small_model
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
@@ -25,9 +33,13 @@ PACKAGE = Path(hear_hf.__file__).parent
 TEMPLATES = PACKAGE / "sharing" / "templates"
 MODEL_TEMPLATES = sorted(set(TEMPLATES.glob("*.md")) - {TEMPLATES / "dataset_card.md"})
 KINDS = ("one label", "several labels", "not HEAR", "bare", "pretraining", "quantizer", "quantizer training")
+DISTILLED = ("distilled", "distilled without labels")
+KINDS += DISTILLED
 
 
 def model_of(kind):
+    if kind in DISTILLED:
+        return small_model(problem_type="multi_label_classification")
     if kind in KINDS[:2]:
         return small_model(problem_type=f"{'single' if kind == 'one label' else 'multi'}_label_classification")
     if kind == "not HEAR":
@@ -52,9 +64,18 @@ def run(tmp_path):
     return TrainingRun(args, 1234, 5.5, {"train": 60, "test": 7}, crop_seconds=2.5, origin="It had no teacher.")
 
 
-def card_of(kind, model, **facts):
+def write_card(kind, model, scores=None, **facts):
+    if kind in DISTILLED:
+        teachers = [TeacherFacts("alice/teacher", "mit", 983_599), TeacherFacts("words")]
+        found = CardFacts(model, 16_000, "my_run", scores or {}, **facts, teachers=teachers)
+        found.has_labels = kind == DISTILLED[0]
+        return distilled_card(found)
     write = classifier_card if kind in KINDS[:3] else pretraining_card
-    return write(CardFacts(model, 16_000, "my_run", {"accuracy" if kind in KINDS[:3] else "loss": 0.5}, **facts))
+    return write(CardFacts(model, 16_000, "my_run", scores or {}, **facts))
+
+
+def card_of(kind, model, **facts):
+    return write_card(kind, model, {"accuracy" if kind in KINDS[:3] else "loss": 0.5}, **facts)
 
 
 @pytest.mark.parametrize("has_run", [False, True])
@@ -72,8 +93,7 @@ def test_a_card_of_any_model_is_whole(models, run, kind, has_run):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_of_any_model_needs_neither_run_source_nor_scores(models, kind):
-    write = classifier_card if kind in KINDS[:3] else pretraining_card
-    card = write(CardFacts(models[kind], 16_000, "my_run"))
+    card = write_card(kind, models[kind])
     assert empty_sections(card.text) == [] and "## Training" not in card.text and "## Results" not in card.text
 
 
@@ -88,6 +108,14 @@ def test_the_sizes_in_a_card_are_those_of_the_model(models):
     assert (
         "2 pre-norm transformer layers" in text and "windows of 0.6 s" in text and "within segments of\n  3 s" in text
     )
+
+
+def test_the_card_of_a_distilled_model_names_its_teachers_and_their_licences(models):
+    card = card_of("distilled", models["distilled"])
+    assert "| `alice/teacher` | 1.0 M | mit |" in card.text and "| `words` | not known | not stated |" in card.text
+    assert "It names 7 kinds of sound." in card.text and card.data.pipeline_tag == "audio-classification"
+    card = card_of("distilled without labels", models["distilled"])
+    assert "no labels yet" in card.text and "## Labels" not in card.text and "pipeline(" not in card.text
 
 
 def names_in(template):

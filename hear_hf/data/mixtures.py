@@ -1,0 +1,70 @@
+"""Gains and mixtures of the clips of a padded batch, made on its device, so that student and teachers hear the same.
+
+All draws come from torch's CPU generator, which Trainer seeds and restores when it resumes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..arguments import option
+from ..frames_hear import frame_mask
+
+SILENCE = 1e-5  # the level, as a root mean square, below which a clip is not amplified to another's
+
+
+@dataclass
+class MixtureArguments:
+    """How to vary the training clips, for the student and its teachers alike."""
+
+    random_gain_db: float = option(default=6.0, help="Amplify or attenuate each training clip by up to this much.")
+    mixture_share: float = option(
+        default=0.5, help="Add another clip of the batch to this share of the training clips."
+    )
+    mixture_range_db: float = option(
+        default=12.0, help="Add it at the clip's own level or up to this much below, at random."
+    )
+
+    def __post_init__(self):
+        if not 0 <= self.mixture_share <= 1:
+            raise ValueError(f"`mixture_share` must be between 0 and 1, found: {self.mixture_share}")
+        for name in ("random_gain_db", "mixture_range_db"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, found: {getattr(self, name)}")
+
+
+def vary(waveform: torch.Tensor, attention_mask: torch.Tensor, args: MixtureArguments) -> torch.Tensor:
+    """
+    Mixes and amplifies clips at random.
+
+    Args:
+        waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): Clips of any lengths, padded on the right.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`): 1 = real sample.
+        args (`MixtureArguments`): How much.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_samples)`: Clips of the same lengths, 0 in padding.
+    """
+    lengths = attention_mask.sum(-1, keepdim=True).clamp(min=1)
+    waveform = waveform * frame_mask(lengths, waveform.shape[1])
+    return mix(waveform, lengths, args) * amplitude(args.random_gain_db * (2 * draw(waveform) - 1))
+
+
+def mix(waveform: torch.Tensor, lengths: torch.Tensor, args: MixtureArguments) -> torch.Tensor:
+    """Adds to a share of the clips (B, N) another one, at a level drawn for each, repeated to the clip's length."""
+    partners = torch.randperm(len(waveform)).to(waveform.device)
+    is_mixed, level_db = draw(waveform) < args.mixture_share, -args.mixture_range_db * draw(waveform)
+    level = (waveform.square().sum(-1, keepdim=True) / lengths).sqrt()
+    position = torch.arange(waveform.shape[1], device=waveform.device) % lengths[partners]
+    partner = waveform[partners].gather(1, position) * frame_mask(lengths, waveform.shape[1])
+    factor = amplitude(level_db) * level / level[partners].clamp(min=SILENCE)
+    return waveform + is_mixed * factor * partner
+
+
+def amplitude(decibels: torch.Tensor) -> torch.Tensor:
+    return 10 ** (decibels / 20)
+
+
+def draw(waveform: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers, one for each clip: (B, 1)."""
+    return torch.rand(len(waveform), 1).to(waveform.device)

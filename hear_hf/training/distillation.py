@@ -1,0 +1,303 @@
+"""Distillation of a whole HEAR from one or several teachers, on unlabelled audio.
+
+Teachers and student hear the same waveforms: crops, gains and mixtures are made first. All losses are means over the
+clips of a step. The projectors, which bring the student's embeddings to the teachers' widths, are not part of the
+model that a run leaves.
+"""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForAudioClassification
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .. import HEARConfig, HEARForAudioClassification
+from ..arguments import option
+from ..data.mixtures import MixtureArguments, vary
+from ..frames_hear import num_encoder_frames
+from .distillation_teachers import DistillationTeacher, first_labelled, is_classifier
+from .pretraining import PretrainingArguments, PretrainingTrainer
+
+logger = logging.getLogger(__name__)
+
+PROJECTORS_NAME = "projectors.safetensors"
+MIN_PROBABILITY = 1e-4  # of a label whose output bias is set
+
+
+@dataclass
+class StudentArguments:
+    """Which model to train."""
+
+    model_name_or_path: str | None = option(
+        default=None, help="A checkpoint to train further; without it, HEAR is trained from scratch."
+    )
+    model_revision: str = option(default="main", help="The branch, tag or commit of that checkpoint.")
+    trust_remote_code: bool = option(default=False, help="Run the code that the checkpoint brings along.")
+    config_overrides: str | None = option(
+        default=None,
+        help="Fields of the config to change, for example `hidden_size=128,num_hidden_layers=4`.",
+    )
+
+
+@dataclass
+class DistillationArguments(PretrainingArguments):
+    """TrainingArguments whose defaults suit distillation, and the weights of its losses."""
+
+    output_dir: str = option(default="runs/distilled", help="The folder for the model and its report.")
+    learning_rate: float = option(default=1e-3, help="Peak learning rate.")
+    num_train_epochs: float = option(default=5.0, help="Passes over the clips.")
+    label_loss_weight: float = option(
+        default=0.3, help="Weight of the cross entropy to the teacher's labels, summed over them."
+    )
+    label_temperature: float = option(
+        default=2.0, help="Divide the logits by this where the teacher's labels share a softmax (arXiv:1503.02531)."
+    )
+    clip_embedding_loss_weight: float = option(
+        default=2.0, help="Weight of the cosine distance to each teacher's embedding of the clip."
+    )
+    frame_embedding_loss_weight: float = option(
+        default=2.0, help="Weight of the cosine distance to each teacher's time-resolved embedding."
+    )
+
+
+@dataclass
+class LossWeights:
+    """The weights of the three kinds of losses, and the temperature of a softmax teacher."""
+
+    label: float
+    clip_embedding: float
+    frame_embedding: float
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, args: DistillationArguments) -> "LossWeights":
+        return cls(
+            args.label_loss_weight,
+            args.clip_embedding_loss_weight,
+            args.frame_embedding_loss_weight,
+            args.label_temperature,
+        )
+
+
+class DistillationModel(nn.Module):
+    """
+    The student and, for each teacher, its projectors: waveforms and targets -> losses.
+
+    Args:
+        student (`HEARForAudioClassification`): The model to train.
+        teachers (`list[DistillationTeacher]`): Decide the widths and the names of the losses.
+        weights (`LossWeights`): Of the losses.
+    """
+
+    def __init__(self, student: HEARForAudioClassification, teachers: list[DistillationTeacher], weights: LossWeights):
+        super().__init__()
+        self.student, self.weights = student, weights
+        labelled = first_labelled(teachers)
+        self.is_multi_label = labelled is not None and labelled.is_multi_label
+        self.names = loss_names(teachers)
+        width = student.config.task_hidden_size
+        self.projectors = nn.ModuleDict(
+            {
+                "clip": nn.ModuleList(nn.Linear(3 * width, teacher.clip_width) for teacher in teachers),
+                "frame": nn.ModuleList(nn.Linear(width, teacher.frame_width) for teacher in teachers),
+            }
+        )
+        student.classifier.requires_grad_(labelled is not None)
+
+    @property
+    def config(self) -> HEARConfig:
+        return self.student.config
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor,
+        clip_targets: list[torch.Tensor],
+        frame_targets: list[torch.Tensor],
+        covered: list[torch.Tensor],
+        teacher_logits: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): What the teachers heard.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`): 1 = real sample.
+            clip_targets (`list[torch.Tensor]`): Of each teacher, `(batch_size, clip_width)`.
+            frame_targets (`list[torch.Tensor]`): Of each teacher, `(batch_size, num_frames, frame_width)`.
+            covered (`list[torch.Tensor]`): Of each teacher the frames that it covers, `(batch_size, num_frames)`.
+            teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): Of the labelled teacher.
+
+        Returns:
+            `dict[str, torch.Tensor]`: The weighted sum `loss`, each loss by its name, and `logits`.
+        """
+        outputs = self.student.hear(input_values, attention_mask)
+        logits = self.student.classifier(outputs.pooler_output)
+        losses: dict[str, torch.Tensor] = {}
+        total = torch.zeros((), device=logits.device)
+        for i, (clip_name, frame_name) in enumerate(self.names):
+            predicted = self.projectors["clip"][i](outputs.pooler_output)  # type: ignore[index]  # a ModuleList
+            losses[clip_name] = cosine_distance(predicted, clip_targets[i]).mean()
+            predicted = self.projectors["frame"][i](outputs.last_hidden_state)  # type: ignore[index]  # a ModuleList
+            scored = covered[i] & outputs.frame_mask
+            losses[frame_name] = mean_over_frames(cosine_distance(predicted, frame_targets[i]), scored).mean()
+            total = total + self.weights.clip_embedding * losses[clip_name]
+            total = total + self.weights.frame_embedding * losses[frame_name]
+        if teacher_logits is not None:
+            losses["label_loss"] = self.label_loss(logits.float(), teacher_logits)
+            losses["agreement"] = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
+            total = total + self.weights.label * losses["label_loss"]
+        return {"loss": total, **losses, "logits": logits}
+
+    def label_loss(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
+        """Cross entropy to each label's probability, summed; or of a softmax the divergence at a temperature."""
+        if self.is_multi_label:
+            probabilities = teacher_logits.sigmoid()
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, probabilities, reduction="none")
+            return losses.sum(-1).mean()
+        temperature = self.weights.temperature
+        ours, theirs = (x.div(temperature).log_softmax(-1) for x in (logits, teacher_logits))
+        divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        return temperature**2 * divergence  # so that its gradients keep their size (arXiv:1503.02531, 2.1)
+
+
+class DistillationTrainer(PretrainingTrainer):
+    """Trains a [`DistillationModel`] on what its teachers make of the clips, and saves the student."""
+
+    def __init__(self, *args, teachers: list[DistillationTeacher], mixture_args: MixtureArguments, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.teachers, self.mixture_args = teachers, mixture_args
+        self.labelled = first_labelled(teachers)
+
+    @property
+    def student(self) -> HEARForAudioClassification:
+        return self.distillation_model.student
+
+    @property
+    def distillation_model(self) -> DistillationModel:
+        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return model
+
+    def num_codes(self):
+        return 0
+
+    def scored(self, batch):
+        return batch["attention_mask"].any(-1)  # every clip
+
+    @torch.no_grad()
+    def complete(self, inputs):
+        if "clip_targets" in inputs:
+            return inputs
+        waveform, mask = inputs["input_values"], inputs["attention_mask"]
+        with torch.autocast(self.args.device.type, enabled=False):
+            if self.model.training:
+                waveform = vary(waveform, mask, self.mixture_args)
+            outputs = [teacher(waveform, mask) for teacher in self.teachers]
+        num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
+        targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]
+        clip_targets, frame_targets, covered = (list(parts) for parts in zip(*targets, strict=True))
+        completed = {"input_values": waveform, "attention_mask": mask, "clip_targets": clip_targets}
+        completed |= {"frame_targets": frame_targets, "covered": covered}
+        if self.labelled is not None:
+            completed["teacher_logits"] = outputs[self.teachers.index(self.labelled)].logits
+        return completed
+
+    def logged(self, inputs, outputs):
+        return {name: value for name, value in outputs.items() if name not in ("loss", "logits")}, None
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Returns, beside the loss, the logits of student and teacher."""
+        inputs = self.complete(self._prepare_inputs(inputs))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if self.labelled is None or prediction_loss_only:
+            return loss.detach(), None, None
+        return loss.detach(), outputs["logits"].float(), inputs["teacher_logits"]
+
+    def _save(self, output_dir=None, state_dict=None):
+        """Saves the student as the model, and in a checkpoint its projectors beside it."""
+        whole, folder = self.model, Path(str(output_dir or self.args.output_dir))
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, "model", whole)
+            projectors = self.distillation_model.projectors
+            self.model = self.student
+            super()._save(str(folder))
+        if self.args.should_save and folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+            save_file(projectors.state_dict(), folder / PROJECTORS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        folder = Path(resume_from_checkpoint)
+        self.student.load_state_dict(load_file(folder / "model.safetensors"))
+        self.distillation_model.projectors.load_state_dict(load_file(folder / PROJECTORS_NAME))
+
+
+def loss_names(teachers: list[DistillationTeacher]) -> list[tuple[str, str]]:
+    """The names of each teacher's losses, with a number where it is not the only one of its name."""
+    names = [teacher.facts.name.rpartition("/")[2] for teacher in teachers]
+    names = [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names, start=1)]
+    return [(f"clip_embedding_loss_{name}", f"frame_embedding_loss_{name}") for name in names]
+
+
+def cosine_distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """1 less the cosine, in float32: (..., D) -> (...)"""
+    return 1 - nn.functional.cosine_similarity(predicted.float(), target.float(), dim=-1)
+
+
+def mean_over_frames(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """Mean over the scored frames of each clip, 0 where there are none: (B, n) -> (B,)"""
+    return (values * scored).sum(-1) / scored.sum(-1).clamp(min=1)
+
+
+def load_student_config(args: StudentArguments) -> HEARConfig:
+    """Loads the config, still without the teacher's labels."""
+    config = HEARConfig()
+    if args.model_name_or_path is not None:
+        source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+        config = AutoConfig.from_pretrained(args.model_name_or_path, **source)
+    if config.model_type != HEARConfig.model_type:
+        raise ValueError(f"`model_name_or_path` must hold a HEAR, found a model of type {config.model_type!r}.")
+    if args.config_overrides:
+        config.update_from_string(args.config_overrides)
+        config.validate()
+    return config
+
+
+def load_student(
+    args: StudentArguments, config: HEARConfig, labelled: DistillationTeacher | None
+) -> HEARForAudioClassification:
+    """Loads the student, with the labels of the teacher that has some, in whose shares a new head starts."""
+    has_head = args.model_name_or_path is not None and is_classifier((config.architectures or [""])[0])
+    if labelled is not None:
+        take_labels(config, labelled, has_head)
+    if args.model_name_or_path is None:
+        student = HEARForAudioClassification(config)
+    else:
+        source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+        student = AutoModelForAudioClassification.from_pretrained(args.model_name_or_path, config=config, **source)
+    if labelled is not None and not has_head:
+        start_biases(student, labelled)
+    return student
+
+
+def take_labels(config: HEARConfig, labelled: DistillationTeacher, has_head: bool) -> None:
+    """Gives the config the teacher's labels; a head that exists must have them already."""
+    theirs: Any = labelled.id2label
+    if has_head and config.id2label != theirs:
+        raise ValueError(
+            f"The labels of `model_name_or_path` must be those of the teacher {labelled.facts.name}, found "
+            f"{config.num_labels} labels where the teacher has {len(theirs)}, or others or in another order. Start "
+            "from a checkpoint without a head, or take another teacher first."
+        )
+    config.id2label, config.label2id = theirs, {name: index for index, name in theirs.items()}
+    config.problem_type = labelled.problem_type  # type: ignore[assignment]  # one of its three
+
+
+@torch.no_grad()
+def start_biases(student: HEARForAudioClassification, labelled: DistillationTeacher) -> None:
+    """Lets the output start at the teacher's mean probabilities, which it would take many steps to learn."""
+    mean = labelled.mean_probabilities.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    student.classifier.out_proj.bias.copy_(mean.logit() if labelled.is_multi_label else mean.log())

@@ -1,0 +1,309 @@
+"""examples/distill.py end to end, with tiny random teachers and clips that are made here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
+    pipeline,
+)
+
+import distill
+from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.data.mixtures import MixtureArguments, vary
+from hear_hf.data.teacher_states import TeacherFeatures
+from hear_hf.training.distillation_teachers import (
+    DistillationTeacher,
+    DistillationTeacherArguments,
+    PaddedReader,
+    TeacherOutputs,
+    load_teachers,
+)
+from helpers import ragged_batch, save_wav2vec2
+from teacher_models import (
+    EfficientATConfig,
+    EfficientATFeatureExtractor,
+    EfficientATForAudioClassification,
+    SpeechEmbeddingConfig,
+    SpeechEmbeddingFeatureExtractor,
+    SpeechEmbeddingModel,
+)
+
+SAMPLING_RATE = 16_000
+LABELS = {i: f"sound {i}" for i in range(5)}
+MODEL = (
+    "hidden_size=16,intermediate_size=24,num_hidden_layers=1,num_attention_heads=2,window_length=20,window_overlap=4,"
+    "hidden_dropout=0.0,activation_dropout=0.0,attention_dropout=0.0,task_hidden_size=8,task_num_attention_heads=2,"
+    "task_intermediate_size=16,task_dropout=0.0,classifier_proj_size=16,classifier_dropout=0.0"
+)
+QUIET = ["--report_to", "none", "--disable_tqdm", "True", "--use_cpu", "True", "--logging_steps", "1", "--seed", "3"]
+NO_SAVES = ["--eval_strategy", "no", "--save_strategy", "no"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder of sixteen tones in noise, 0.3 to 0.9 s long."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        time = np.arange(SAMPLING_RATE * (6 + 12 * i // 15) // 20) / SAMPLING_RATE
+        tone = 0.3 * np.sin(2 * np.pi * 200 * (1 + i % 4) * time) + 0.03 * rng.standard_normal(len(time))
+        soundfile.write(folder / f"{i:02}.wav", tone, SAMPLING_RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """The folder of a tiny EfficientAT: 32 kHz, five labels, any number of them per clip."""
+    folder = tmp_path_factory.mktemp("teachers") / "sounds"
+    torch.manual_seed(1)
+    config = EfficientATConfig(
+        width_mult=0.1, num_mel_bins=32, id2label=LABELS, label2id={name: i for i, name in LABELS.items()}
+    )
+    config.problem_type = "multi_label_classification"
+    model = EfficientATForAudioClassification(config)
+    model.classifier.apply(
+        lambda module: torch.nn.init.normal_(module.weight, std=0.3) if hasattr(module, "weight") else 0
+    )
+    model.save_pretrained(folder)
+    EfficientATFeatureExtractor().save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Sounds\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """The folder of a tiny speech_embedding: 16 kHz, no labels, a vector per 80 ms from 0.39 s on."""
+    folder = tmp_path_factory.mktemp("teachers") / "words"
+    torch.manual_seed(2)
+    SpeechEmbeddingModel(SpeechEmbeddingConfig(conv_dim=[4, 4, 8, 8, 8], hidden_size=12)).save_pretrained(folder)
+    SpeechEmbeddingFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def arguments(clips: Path, output_dir: Path, teachers: list[Path], *more: str) -> list[str]:
+    words = ["--data_dir", str(clips), "--output_dir", str(output_dir), "--config_overrides", MODEL]
+    words += ["--teacher_name_or_path", *map(str, teachers), "--teacher_trust_remote_code"]
+    words += ["--max_steps", "4", "--per_device_train_batch_size", "4", "--validation_share", "0.2"]
+    return [*words, *QUIET, *more]
+
+
+def losses(folder: Path, name: str = "loss") -> list[float]:
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry[name] for entry in history if name in entry]
+
+
+def load(*folders: Path, **options) -> list[DistillationTeacher]:
+    args = DistillationTeacherArguments([str(folder) for folder in folders], True, **options)
+    return load_teachers(args, SAMPLING_RATE, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def distilled(clips, sounds, words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "distilled"
+    distill.main(arguments(clips, folder, [words, sounds], "--save_steps", "2"))
+    return folder
+
+
+def test_each_loss_of_each_teacher_is_logged_in_training_and_evaluation(distilled):
+    names = [f"{kind}_embedding_loss_{name}" for kind in ("clip", "frame") for name in ("sounds", "words")]
+    for name in ("loss", *names, "label_loss", "agreement"):
+        assert len(losses(distilled, name)) == 4 and losses(distilled, f"eval_{name}"), name
+    assert losses(distilled, "eval_mean_average_precision") and losses(distilled, "audio_hours_per_second")
+    weighted = sum(2 * losses(distilled, name)[0] for name in names) + 0.3 * losses(distilled, "label_loss")[0]
+    assert losses(distilled)[0] == pytest.approx(weighted, rel=1e-4)
+
+
+def test_the_folder_is_a_classifier_with_the_labels_of_the_first_teacher_that_has_some(distilled, clips):
+    classifier = pipeline("audio-classification", model=str(distilled), device="cpu")
+    found = classifier(soundfile.read(next(clips.iterdir()), dtype="float32")[0], top_k=5)
+    assert {label["label"] for label in found} == set(LABELS.values())
+    assert sum(label["score"] for label in found) != pytest.approx(1)  # a sigmoid each
+    card = (distilled / "README.md").read_text()
+    assert "| `sounds` |" in card and "| cc0-1.0 |" in card and "| `words` |" in card and "not stated" in card
+    assert (distilled / "training_curves.png").stat().st_size > 500
+
+
+def test_projectors_are_in_checkpoints_alone(distilled):
+    names = set(HEARForAudioClassification.from_pretrained(distilled).state_dict())
+    assert set(load_file(distilled / "model.safetensors")) == names
+    assert not (distilled / "projectors.safetensors").exists()
+    checkpoint = distilled / "checkpoint-4"
+    assert set(load_file(checkpoint / "model.safetensors")) == names
+    assert {name.partition(".")[0] for name in load_file(checkpoint / "projectors.safetensors")} == {"clip", "frame"}
+
+
+def test_distillation_learns(clips, sounds, words, tmp_path):
+    more = ["--learning_rate", "1e-2", "--mixture_share", "0", "--random_gain_db", "0", *NO_SAVES]
+    argv = arguments(clips, tmp_path, [sounds, words], *more)
+    argv[argv.index("--max_steps") + 1] = "40"
+    distill.main(argv)
+    for name in ("loss", "clip_embedding_loss_sounds", "frame_embedding_loss_sounds", "clip_embedding_loss_words"):
+        assert np.mean(losses(tmp_path, name)[-5:]) < 0.9 * np.mean(losses(tmp_path, name)[:2]), name
+
+
+def test_a_resumed_run_continues_the_same_losses(distilled, clips, sounds, words, tmp_path):
+    more = ["--save_steps", "2", "--resume_from_checkpoint", str(distilled / "checkpoint-2")]
+    distill.main(arguments(clips, tmp_path, [words, sounds], *more))
+    assert losses(tmp_path) == pytest.approx(losses(distilled), abs=1e-6)
+
+
+def test_teachers_hear_what_the_student_hears(clips, sounds, words, tmp_path, monkeypatch):
+    heard, read = [], []
+    ours, theirs = HEARForAudioClassification.__init__, DistillationTeacher.__call__
+
+    def listening(model, config):
+        ours(model, config)
+        model.hear.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].clone()))
+
+    def listened(teacher, waveform, mask):
+        heard.append(waveform.clone())
+        return theirs(teacher, waveform, mask)
+
+    monkeypatch.setattr(HEARForAudioClassification, "__init__", listening)
+    monkeypatch.setattr(DistillationTeacher, "__call__", listened)
+    distill.main(arguments(clips, tmp_path, [sounds, words], *NO_SAVES, "--mixture_share", "1"))
+    heard = heard[-2 * len(read) :]  # those before are of the measurement
+    for waveform, first, second in zip(read, heard[::2], heard[1::2], strict=True):
+        assert torch.equal(waveform, first) and torch.equal(waveform, second)
+    assert len(read) == 5 and read[0].abs().max() > 0.4  # four steps and an evaluation; louder than any single clip
+
+
+def test_without_a_labelled_teacher_embeddings_alone_are_learned(clips, words, tmp_path):
+    distill.main(arguments(clips, tmp_path / "run", [words]))
+    assert not losses(tmp_path / "run", "label_loss") and losses(tmp_path / "run", "eval_clip_embedding_loss_words")
+    assert "no labels yet" in (tmp_path / "run" / "README.md").read_text()
+    AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
+
+
+def save_wav2vec2_classifier(folder: Path) -> None:
+    save_wav2vec2(folder)
+    config = Wav2Vec2Config.from_pretrained(folder, id2label=LABELS, label2id={n: i for i, n in LABELS.items()})
+    config.classifier_proj_size = 8
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
+
+
+def test_a_softmax_teacher_of_transformers_gives_labels_and_embeddings(clips, tmp_path):
+    save_wav2vec2_classifier(tmp_path / "teacher")
+    distill.main(arguments(clips, tmp_path / "run", [tmp_path / "teacher"]))
+    model = HEARForAudioClassification.from_pretrained(tmp_path / "run")
+    assert model.config.problem_type == "single_label_classification" and model.config.id2label == LABELS
+    assert all(0 <= loss < 1 for loss in losses(tmp_path / "run", "label_loss"))
+    assert all(0 < loss < 2 for loss in losses(tmp_path / "run", "frame_embedding_loss_teacher"))
+
+
+def test_a_student_that_is_its_teacher_agrees(clips, tmp_path):
+    config = HEARConfig(id2label=LABELS, label2id={name: i for i, name in LABELS.items()})
+    config.update_from_string(MODEL)
+    config.problem_type = "multi_label_classification"
+    HEARForAudioClassification(config).save_pretrained(tmp_path / "hear")
+    HEARFeatureExtractor().save_pretrained(tmp_path / "hear")
+    more = ["--model_name_or_path", str(tmp_path / "hear"), "--learning_rate", "0", *NO_SAVES]
+    metrics = distill.main(arguments(clips, tmp_path / "run", [tmp_path / "hear"], *more))
+    assert metrics["eval_agreement"] == 1
+
+
+def test_going_on_from_a_model_of_other_labels_is_refused(distilled, clips, tmp_path):
+    save_wav2vec2_classifier(tmp_path / "teacher")
+    config = Wav2Vec2Config.from_pretrained(tmp_path / "teacher")
+    config.id2label = {i: f"other {i}" for i in range(5)}
+    config.save_pretrained(tmp_path / "teacher")
+    more = ["--model_name_or_path", str(distilled)]
+    with pytest.raises(ValueError, match="labels of `model_name_or_path` must be those of the teacher teacher"):
+        distill.main(arguments(clips, tmp_path / "run", [tmp_path / "teacher"], *more))
+
+
+def test_a_run_goes_on_from_a_distilled_model(distilled, clips, sounds, tmp_path):
+    more = ["--model_name_or_path", str(distilled), "--learning_rate", "0", *NO_SAVES]
+    distill.main(arguments(clips, tmp_path, [sounds], *more))
+    before, after = (HEARForAudioClassification.from_pretrained(folder) for folder in (distilled, tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_no_teacher_and_one_without_the_weights_of_its_head_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="must name at least one audio model"):
+        load()
+    save_wav2vec2(tmp_path / "headless")
+    config = Wav2Vec2Config.from_pretrained(tmp_path / "headless")
+    config.architectures = ["Wav2Vec2ForSequenceClassification"]
+    config.save_pretrained(tmp_path / "headless")
+    with pytest.raises(ValueError, match="must hold the weights of Wav2Vec2ForSequenceClassification, found 4"):
+        load(tmp_path / "headless")
+
+
+@pytest.mark.parametrize("name", ["sounds", "words"])
+def test_a_padded_batch_gives_a_teacher_s_outputs_of_each_clip_alone(name, request):
+    (teacher,) = load(request.getfixturevalue(name))
+    assert isinstance(teacher.reader, PaddedReader)
+    clips = [0.1 * torch.randn(n) for n in (16_000, 9_000, 20_001)]
+    together = teacher(*ragged_batch(clips))
+    for i, clip in enumerate(clips):
+        alone = teacher(clip[None], torch.ones(1, len(clip)))
+        count = int(alone.num_frames)
+        assert int(together.num_frames[i]) == count
+        torch.testing.assert_close(together.frames[i, :count], alone.frames[0], rtol=0, atol=1e-4)
+        torch.testing.assert_close(together.clip_embedding[i], alone.clip_embedding[0], rtol=0, atol=1e-4)
+
+
+def test_a_teacher_gives_what_its_model_gives_of_the_same_waveform(words):
+    (teacher,) = load(words)
+    clip = 0.1 * torch.randn(1, 20_000)
+    model, extractor = (
+        AutoModel.from_pretrained(words, trust_remote_code=True),
+        AutoFeatureExtractor.from_pretrained(words, trust_remote_code=True),
+    )
+    expected = model(**extractor(clip[0].numpy(), sampling_rate=SAMPLING_RATE, return_tensors="pt"))
+    torch.testing.assert_close(teacher(clip, torch.ones_like(clip)).frames, expected.last_hidden_state)
+
+
+def test_a_teacher_of_another_rate_hears_the_same_tone(sounds):
+    (teacher,) = load(sounds)
+    time = torch.arange(32_000) / 32_000
+    heard = []
+    teacher.reader = lambda waveform, lengths: heard.append(waveform)
+    tone = 0.3 * torch.sin(2 * torch.pi * 440 * time)
+    teacher(tone[None, ::2], torch.ones(1, 16_000))
+    torch.testing.assert_close(heard[0][0, 200:-200], tone[200:-200], rtol=0, atol=1e-3)
+
+
+def test_targets_lie_on_the_grid_of_stored_teacher_states():
+    frames = torch.randn(2, 9, 4)
+    counts = torch.tensor([[9], [6]])
+    outputs = TeacherOutputs(None, frames[:, 0], frames, counts, torch.full((2, 1), 0.04), torch.full((2, 1), 0.08))
+    ours, is_covered = outputs.at_encoder_frames(40)
+    for i, count in enumerate(counts[:, 0].tolist()):
+        expected = TeacherFeatures(4).targets(frames[i, :count], 0.08, 0.0, 40)
+        torch.testing.assert_close(ours[i], expected, rtol=0, atol=1e-5)
+    assert is_covered.sum(1).tolist() == [36, 24]  # 0.72 s and 0.48 s
+
+
+def test_only_frames_between_the_first_and_the_last_of_a_teacher_are_covered(words):
+    (teacher,) = load(words)
+    outputs = teacher(0.1 * torch.randn(1, 16_000), torch.ones(1, 16_000))
+    _, is_covered = outputs.at_encoder_frames(50)
+    seconds = 0.005 + 0.02 * torch.arange(50)
+    last = 0.39 + 0.08 * (int(outputs.num_frames) - 1)
+    assert torch.equal(is_covered[0], (seconds >= 0.39 - 0.039) & (seconds <= last + 0.041))
+
+
+def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
+    clips = [0.1 * torch.randn(n) for n in (4_000, 9_000, 2_500)]
+    waveform, mask = ragged_batch(clips)
+    args = MixtureArguments(random_gain_db=0, mixture_share=1, mixture_range_db=0)
+    mixed = vary(waveform, mask, args)
+    assert not mixed[mask == 0].any() and not torch.equal(mixed[0, :4_000], clips[0])
+    torch.manual_seed(0)
+    unmixed = vary(waveform, mask, MixtureArguments(random_gain_db=6, mixture_share=0))
+    ratios = [unmixed[i, : len(clip)] / clip for i, clip in enumerate(clips)]
+    assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios)
+    with pytest.raises(ValueError, match="`mixture_share` must be between 0 and 1"):
+        MixtureArguments(mixture_share=2)
