@@ -8,15 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # of a worker and of the processes that it starts; the others have cores too
 
-import numpy as np
 import pytest
-import torch
 
-from golden import golden_model
-from hear_hf import HEARConfig
-from helpers import SMALL, small_model
-
-NUM_THREADS = min(2, torch.get_num_threads())
+# The fixtures import what they need: without torch, the process that hands out the tests starts 4 s earlier.
 # Tests whose names begin with these share what is costly to make, and so a worker of pytest-xdist.
 TOGETHER = (
     "tests/commands/test_space_browser.py",
@@ -42,29 +36,46 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="session")
+def num_threads():
+    import torch
+
+    return min(2, torch.get_num_threads())
+
+
 @pytest.fixture(autouse=True)
-def fresh_state():
+def fresh_state(num_threads):
     """Seeds, threads, which commands set for the whole process, and no sleep behind the streams of `datasets` 5."""
+    import numpy as np
+    import torch
+
     torch.manual_seed(0)
     np.random.seed(0)
-    torch.set_num_threads(NUM_THREADS)
+    torch.set_num_threads(num_threads)
     if "datasets" in sys.modules:
         sys.modules["datasets"].config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
 
 
 @pytest.fixture
 def config():
+    from hear_hf import HEARConfig
+    from helpers import SMALL
+
     return HEARConfig(**SMALL)
 
 
 @pytest.fixture
 def model():
+    from helpers import small_model
+
     return small_model()
 
 
 @pytest.fixture(scope="session")
 def full_model():
     """The published size with 50 labels. Shared: leave it as it is."""
+    from golden import golden_model
+
     return golden_model(num_labels=50)
 
 
