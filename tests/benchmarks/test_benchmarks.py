@@ -224,6 +224,7 @@ def test_what_cannot_be_measured_is_refused(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_loading_is_timed_in_a_fresh_process(tmp_path):
     HEARForAudioClassification(HEARConfig(**SMALL)).save_pretrained(tmp_path / "HEAR")
     HEARFeatureExtractor().save_pretrained(tmp_path / "HEAR")

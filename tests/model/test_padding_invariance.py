@@ -90,6 +90,7 @@ def test_clips_at_32_khz_agree():
     assert_same(model, clips, side="left")
 
 
+@pytest.mark.slow
 def test_the_published_size_agrees_from_a_tenth_of_a_second_to_70_seconds(full_model):
     for seconds in [(0.1, 70), (1, 6.1, 11, 31)]:
         assert_same(full_model, [noise(int(16_000 * s), int(s)) for s in seconds])

@@ -310,11 +310,13 @@ def assert_same_losses(folder: Path, stage: str, names: list[str]) -> None:
         assert two == pytest.approx(one, abs=1e-4) and len(one) == (1 if name.startswith("eval") else 4)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_in_masked_modelling(one_and_two):
     names = ["loss", "masked_accuracy", "code_perplexity", "code_usage", "eval_loss", "eval_masked_accuracy"]
     assert_same_losses(one_and_two, "pretrained", names)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_in_the_quantizer_but_for_the_noise(one_and_two):
     names = ["code_perplexity", "code_usage", "temperature", "eval_reconstruction_loss", "eval_code_usage"]
     assert_same_losses(one_and_two, "quantizer", names)
