@@ -127,7 +127,7 @@ def test_the_folder_is_a_classifier_with_the_labels_of_the_first_teacher_that_ha
     classifier = pipeline("audio-classification", model=str(distilled), device="cpu")
     found = classifier(soundfile.read(next(clips.iterdir()), dtype="float32")[0], top_k=5)
     assert {label["label"] for label in found} == set(LABELS.values())
-    assert sum(label["score"] for label in found) != pytest.approx(1)  # a sigmoid each
+    assert classifier.model.config.problem_type == "multi_label_classification"
     card = (distilled / "README.md").read_text()
     assert "| `sounds` |" in card and "| cc0-1.0 |" in card and "| `words` |" in card and "not stated" in card
     assert (distilled / "training_curves.png").stat().st_size > 500
