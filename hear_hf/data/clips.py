@@ -18,6 +18,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import get_worker_info
 
 from ..spectrogram_hear import num_encoder_frames
+from .decoded_cache import DecodedCache
 from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
 from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
 
@@ -41,6 +42,7 @@ class ClipReader:
         align_samples (`int`, *optional*):
             Crops start at a multiple of this, a multiple of 20 ms where there are codes; 20 ms by default.
         teacher (`TeacherFeatures`, *optional*): How to read the column `teacher_hidden_states`.
+        cache (`DecodedCache`, *optional*): Where clips may lie decoded, at the same rate.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ClipReader:
         seed: int = 0,
         align_samples: int | None = None,
         teacher: TeacherFeatures | None = None,
+        cache: DecodedCache | None = None,
     ):
         if max_length_seconds is not None and max_length_seconds < min_length_seconds:
             raise ValueError(
@@ -61,7 +64,7 @@ class ClipReader:
         self.max_samples = None if max_length_seconds is None else round(max_length_seconds * sampling_rate)
         self.min_length_seconds = min_length_seconds
         self.align_samples = align_samples or 2 * self.hop_length
-        self.seed, self.teacher = seed, teacher
+        self.seed, self.teacher, self.cache = seed, teacher, cache
 
     def read(self, row: dict[str, Any], epoch: int) -> dict[str, Any]:
         """
@@ -102,7 +105,9 @@ class ClipReader:
 
     def decode(self, audio: dict[str, Any]) -> np.ndarray:
         """Returns the samples of a whole clip; raises `UnusableClip` where it cannot be used or is silent."""
-        samples = decode_usable(audio, self.min_length_seconds, self.sampling_rate)
+        samples = None if self.cache is None else self.cache.get(audio)
+        if samples is None or len(samples) < self.min_length_seconds * self.sampling_rate:
+            samples = decode_usable(audio, self.min_length_seconds, self.sampling_rate)
         if samples.min() == samples.max():
             raise UnusableClip("it is silent")
         return samples
@@ -198,6 +203,11 @@ class PretrainingClips(torch.utils.data.Dataset):
         """Yields the waveforms of clips drawn by the seed, cut as in epoch 0, without the unusable ones."""
         rows = (self._row(int(index)) for index in drawn_indices(len(self), num_clips, self.reader.seed))
         return _usable_waveforms(rows, self.reader)
+
+    def fill_cache(self) -> None:
+        """Decodes what the reader's cache lacks; without one, nothing."""
+        if self.reader.cache is not None:
+            self.reader.cache.fill((self._row(index)["audio"] for index in range(len(self))), len(self))
 
     def whole(self, index: int) -> np.ndarray | None:
         """Returns the samples of a clip without any crop, `None` where it is unusable."""

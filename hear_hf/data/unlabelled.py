@@ -15,6 +15,7 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ..arguments import option
 from .clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
+from .decoded_cache import DecodedCache
 from .sources import (
     AUDIO_SUFFIXES,
     TABLE_SUFFIXES,
@@ -77,8 +78,16 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
     streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
     shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
 
+    decoded_cache: str | None = option(
+        default=None,
+        help="Decode each clip once into this folder, which then takes 115 MB per hour at 16 kHz, and read it from "
+        "there, in this run and in later ones.",
+    )
+
     def __post_init__(self):
         super().__post_init__()
+        if self.streaming and self.decoded_cache is not None:
+            raise ValueError("`decoded_cache` must come without `streaming`: a stream may have any size.")
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`validation_share` must be at least 0 and below 1, found: {self.validation_share}")
         if self.streaming and self.max_train_samples is not None:
@@ -120,20 +129,24 @@ def load_pretraining_clips(
             metadata["frame_seconds"] = teacher_args.teacher_frame_seconds
         teacher = TeacherFeatures.from_dataset(train, **metadata)
     length = max_length_seconds if data_args.max_length_seconds is None else data_args.max_length_seconds
-    reader = ClipReader(sampling_rate, length, data_args.min_length_seconds, seed, teacher=teacher)
+    cache = None if data_args.decoded_cache is None else DecodedCache(data_args.decoded_cache, sampling_rate)
+    reader = ClipReader(sampling_rate, length, data_args.min_length_seconds, seed, teacher=teacher, cache=cache)
     max_share = data_args.max_unusable_share
     clips: PretrainingClips | StreamedClips
     if isinstance(train, IterableDataset):
         clips = StreamedClips(train, reader, data_args.shuffle_buffer_size, rank, world_size, max_share)
     else:
         clips = PretrainingClips(train, reader, max_unusable_share=max_share)
+        clips.fill_cache()
     if teacher_args is not None and teacher is not None and teacher_args.standardize_teacher:
         teacher.standardize(train, seed, teacher_args.teacher_whitening)  # after the column was checked
     if validation is None:
         return clips, None
     if not data_args.validation_file:
         max_share = 1.0  # a few of the same clips as those above, whose share is measured there
-    return clips, PretrainingClips(validation, reader, training=False, max_unusable_share=max_share)
+    held_out = PretrainingClips(validation, reader, training=False, max_unusable_share=max_share)
+    held_out.fill_cache()
+    return clips, held_out
 
 
 def load_unlabelled_audio(

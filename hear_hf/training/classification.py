@@ -21,7 +21,6 @@ from transformers import (
     EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
     set_seed,
 )
 
@@ -32,7 +31,7 @@ from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
-from .runs import SaveAtEpochEnd
+from .runs import RunArguments, SaveAtEpochEnd
 
 
 @dataclass
@@ -61,7 +60,7 @@ class ModelArguments:
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
+class FineTuningArguments(RunArguments):
     """TrainingArguments whose defaults suit HEAR."""
 
     output_dir: str = option(default="runs/finetune", help="Where the model and its report go.")

@@ -5,8 +5,6 @@ clips of a step. The projectors, which bring the student's embeddings to the tea
 model that a run leaves.
 """
 
-import contextlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,6 @@ from ..data.mixtures import MixtureArguments, vary
 from ..frames_hear import num_encoder_frames
 from .distillation_teachers import DistillationTeacher, first_labelled, is_classifier
 from .pretraining import PretrainingArguments, PretrainingTrainer
-
-logger = logging.getLogger(__name__)
 
 PROJECTORS_NAME = "projectors.safetensors"
 MIN_PROBABILITY = 1e-4  # of a label whose output bias is set
@@ -168,19 +164,19 @@ class DistillationModel(nn.Module):
 class DistillationTrainer(PretrainingTrainer):
     """Trains a [`DistillationModel`] on what its teachers make of the clips, and saves the student."""
 
-    def __init__(self, *args, teachers: list[DistillationTeacher], mixture_args: MixtureArguments, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: DistillationModel,
+        *args,
+        teachers: list[DistillationTeacher],
+        mixture_args: MixtureArguments,
+        **kwargs,
+    ):
+        wrapped: Any = model  # not a model of Transformers itself
+        super().__init__(wrapped, *args, **kwargs)
+        self.distillation_model, self.student = model, model.student
         self.teachers, self.mixture_args = teachers, mixture_args
         self.labelled = first_labelled(teachers)
-
-    @property
-    def student(self) -> HEARForAudioClassification:
-        return self.distillation_model.student
-
-    @property
-    def distillation_model(self) -> DistillationModel:
-        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return model
 
     def num_codes(self):
         return 0
@@ -194,7 +190,7 @@ class DistillationTrainer(PretrainingTrainer):
             return inputs
         waveform, mask = inputs["input_values"], inputs["attention_mask"]
         with torch.autocast(self.args.device.type, enabled=False):
-            if self.model.training:
+            if self.distillation_model.training:
                 waveform = vary(waveform, mask, self.mixture_args)
             outputs = [teacher(waveform, mask) for teacher in self.teachers]
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
@@ -221,13 +217,13 @@ class DistillationTrainer(PretrainingTrainer):
     def _save(self, output_dir=None, state_dict=None):
         """Saves the student as the model, and in a checkpoint its projectors beside it."""
         whole, folder = self.model, Path(str(output_dir or self.args.output_dir))
-        with contextlib.ExitStack() as stack:
-            stack.callback(setattr, self, "model", whole)
-            projectors = self.distillation_model.projectors
-            self.model = self.student
+        self.model = self.student
+        try:
             super()._save(str(folder))
+        finally:
+            self.model = whole
         if self.args.should_save and folder.name.startswith(PREFIX_CHECKPOINT_DIR):
-            save_file(projectors.state_dict(), folder / PROJECTORS_NAME)
+            save_file(self.distillation_model.projectors.state_dict(), folder / PROJECTORS_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         folder = Path(resume_from_checkpoint)

@@ -1,10 +1,17 @@
-"""Loss, learning rates and batch-norm statistics for the training of classifiers."""
+"""Losses, learning rates, optimizers and batch-norm statistics of the training runs."""
 
 import re
 from collections import Counter
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from .runs import RunArguments
+
+# Layers that read spectra or write logits and targets, which Muon does not suit.
+FIRST_OR_LAST_LAYER = re.compile(
+    r"(\b(spectrum|code_head|mel_head|teacher_head|classifier(\.out_proj)?)|projectors\.\w+\.\d+)$"
+)
 
 
 class ClassificationLoss:
@@ -65,6 +72,7 @@ def parameter_groups(
     weight_decay: float,
     acoustic_scale: float = 1.0,
     layerwise_decay: float = 1.0,
+    muon: bool = False,
 ) -> list[dict]:
     """
     Groups the trainable parameters by learning rate and weight decay. Biases and norms do not decay.
@@ -75,12 +83,14 @@ def parameter_groups(
         weight_decay (`float`): Decay of the matrices.
         acoustic_scale (`float`, *optional*, defaults to 1): Factor on the acoustic model's rate.
         layerwise_decay (`float`, *optional*, defaults to 1): Further factor for each acoustic layer below the top one.
+        muon (`bool`, *optional*, defaults to `False`): Whether to keep apart, by `use_muon`, what Muon can optimize.
 
     Returns:
         `list[dict]`: Groups for a `torch.optim` optimizer.
     """
+    inner = inner_matrices(model) if muon else set()
     num_layers = getattr(model.config, "num_hidden_layers", 0)
-    groups: dict[tuple[float, float], list] = {}
+    groups: dict[tuple[float, float, bool], list] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -90,15 +100,67 @@ def parameter_groups(
             depth = num_layers - 1 - int(layer[1]) if layer else num_layers
             rate *= acoustic_scale * layerwise_decay**depth
         decays = parameter.ndim > 1 and not name.endswith("bias")
-        groups.setdefault((rate, weight_decay if decays else 0.0), []).append(parameter)
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+        groups.setdefault((rate, weight_decay if decays else 0.0, name in inner), []).append(parameter)
+    return [
+        {"params": params, "lr": rate, "weight_decay": decay} | ({"use_muon": is_inner} if muon else {})
+        for (rate, decay, is_inner), params in groups.items()
+    ]
 
 
-def build_optimizer(model: PreTrainedModel, args: TrainingArguments, acoustic_scale: float, layerwise_decay: float):
-    """Builds the optimizer that `args.optim` names, over `parameter_groups`."""
+def inner_matrices(model: torch.nn.Module) -> set[str]:
+    """The names of the weights of linear layers, without those that read spectra or write logits."""
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not FIRST_OR_LAST_LAYER.search(name)
+    }
+
+
+def build_optimizer(
+    model: PreTrainedModel, args: RunArguments, acoustic_scale: float = 1.0, layerwise_decay: float = 1.0
+) -> torch.optim.Optimizer:
+    """Builds the optimizer that `args` name, over `parameter_groups`."""
     optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    groups = parameter_groups(model, args.learning_rate, args.weight_decay, acoustic_scale, layerwise_decay)
-    return optimizer_class(groups, **settings)
+    rates = (args.learning_rate, args.weight_decay, acoustic_scale, layerwise_decay)
+    groups = parameter_groups(model, *rates, muon=args.uses_muon)
+    return MuonAndAdamW(groups, settings) if args.uses_muon else optimizer_class(groups, **settings)
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """
+    Muon for the groups marked `use_muon`, AdamW for the others (https://kellerjordan.github.io/posts/muon/).
+
+    Both work on this optimizer's groups and state, so that schedules and checkpoints know one optimizer. Muon's steps
+    are scaled to the size of AdamW's: one learning rate and weight decay suits both (arXiv:2502.16982).
+
+    Args:
+        groups (`list[dict]`): As of `parameter_groups`.
+        adamw_settings (`dict`): Further settings of AdamW.
+
+    Raises:
+        `ValueError`: This PyTorch has no Muon.
+    """
+
+    def __init__(self, groups: list[dict], adamw_settings: dict):
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(
+                f"`--optim muon` must run on PyTorch 2.9 or later, found {torch.__version__}. Update it, or leave the "
+                "option out."
+            )
+        self.parts: list[tuple[bool, torch.optim.Optimizer]] = []
+        if inner := [group for group in groups if group["use_muon"]]:
+            self.parts.append((True, torch.optim.Muon(inner, adjust_lr_fn="match_rms_adamw")))
+        if others := [group for group in groups if not group["use_muon"]]:
+            self.parts.append((False, torch.optim.AdamW(others, **adamw_settings)))
+        super().__init__(inner + others, {})  # which by now hold the settings of their optimizers
+
+    def step(self, closure=None):
+        loss = None if closure is None else closure()
+        for uses_muon, part in self.parts:
+            part.param_groups = [group for group in self.param_groups if group["use_muon"] == uses_muon]
+            part.state = self.state
+            part.step()
+        return loss
 
 
 class BatchNormCalibration(TrainerCallback):

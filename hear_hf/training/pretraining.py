@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
 from .. import HEARFeatureExtractor
 from ..arguments import option
@@ -23,13 +23,14 @@ from ..masking_hear import share_mask
 from ..modeling_hear_quantizer import code_statistics, count_codes
 from ..spectrogram_hear import frame_mask, num_encoder_frames
 from .loading import ClipsTrainer
-from .runs import last_checkpoint
+from .optimization import build_optimizer
+from .runs import RunArguments, last_checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class PretrainingArguments(TrainingArguments):
+class PretrainingArguments(RunArguments):
     """TrainingArguments whose defaults suit both stages."""
 
     weight_decay: float = option(default=0.01, help="Weight decay of the matrices.")
@@ -153,6 +154,7 @@ class PretrainingTrainer(ClipsTrainer):
     Subclasses say which inputs the model still lacks, what a batch's loss is a mean over, and what to log.
     """
 
+    args: PretrainingArguments
     model: PreTrainedModel
     eval_dataset: PretrainingClips | None
     processing_class: HEARFeatureExtractor
@@ -166,6 +168,8 @@ class PretrainingTrainer(ClipsTrainer):
             )
         self.model_accepts_loss_kwargs = True  # the loss below is scaled for gradient accumulation
         self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide it once more
+        if self.args.uses_muon and self.optimizer is None:
+            self.optimizer = build_optimizer(self.model, self.args)
         codebook_size = self.num_codes()
         self.train_means = RunningMeans(codebook_size, self.args.device)
         self.eval_means = RunningMeans(codebook_size, self.args.device)

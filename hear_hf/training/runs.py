@@ -1,13 +1,44 @@
-"""What all training runs share around their Trainer: the logs, when to save, and where to resume."""
+"""What all training runs share around their Trainer: arguments, the logs, when to save, and where to resume."""
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import transformers
 from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
+
+from ..arguments import option
 
 logger = logging.getLogger(__name__)
+
+
+MUON = "muon"
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """TrainingArguments with Muon among the optimizers, and bfloat16 on a CPU without a further option."""
+
+    optim: str = option(
+        default=str(getattr(TrainingArguments.optim, "value", TrainingArguments.optim)),
+        help="The optimizer, by one of Transformers' names; or `muon`: Muon for the matrices inside the layers, AdamW "
+        "for the rest.",
+    )
+
+    def __post_init__(self):
+        self.uses_muon = self.optim == MUON
+        if self.uses_muon:
+            self.optim = "adamw_torch"  # for the rest; Transformers knows no Muon
+        if (self.bf16 or self.bf16_full_eval) and not has_accelerator():
+            self.use_cpu = True  # which Trainer would ask for
+        super().__post_init__()
+
+
+def has_accelerator() -> bool:
+    return torch.cuda.is_available() or is_torch_bf16_gpu_available() or is_torch_xla_available()
 
 
 def start(training_args: TrainingArguments) -> None:

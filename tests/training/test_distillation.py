@@ -9,6 +9,9 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
@@ -207,9 +210,10 @@ def test_a_student_that_is_its_teacher_agrees(clips, tmp_path):
     config.problem_type = "multi_label_classification"
     HEARForAudioClassification(config).save_pretrained(tmp_path / "hear")
     HEARFeatureExtractor().save_pretrained(tmp_path / "hear")
-    more = ["--model_name_or_path", str(tmp_path / "hear"), "--learning_rate", "0", *NO_SAVES]
-    metrics = distill.main(arguments(clips, tmp_path / "run", [tmp_path / "hear"], *more))
-    assert metrics["eval_agreement"] == 1
+    # Before the first step, which moves the statistics of the head's batch norm.
+    more = ["--model_name_or_path", str(tmp_path / "hear"), "--eval_on_start", "--save_strategy", "no"]
+    distill.main(arguments(clips, tmp_path / "run", [tmp_path / "hear"], *more))
+    assert losses(tmp_path / "run", "eval_agreement")[0] == 1
 
 
 def test_going_on_from_a_model_of_other_labels_is_refused(distilled, clips, tmp_path):
@@ -275,6 +279,20 @@ def test_a_teacher_of_another_rate_hears_the_same_tone(sounds):
     torch.testing.assert_close(heard[0][0, 200:-200], tone[200:-200], rtol=0, atol=1e-3)
 
 
+def test_a_teacher_that_reads_pieces_gives_the_mean_of_their_labels(tmp_path):
+    config = ASTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_length=46)
+    config.num_labels = 5
+    ASTForAudioClassification(config).save_pretrained(tmp_path)
+    ASTFeatureExtractor(max_length=46).save_pretrained(tmp_path)
+    (teacher,) = load(tmp_path, teacher_problem_type="multi_label_classification")
+    assert teacher.num_labels == 5 and teacher.is_multi_label
+    pieces = 0.1 * torch.randn(2, teacher.reader.encoder.family.chunk_samples)
+    apart = teacher(pieces, torch.ones_like(pieces))
+    joined = teacher(pieces.flatten()[None], torch.ones(1, pieces.numel()))
+    torch.testing.assert_close(joined.logits[0], apart.logits.mean(0))
+    torch.testing.assert_close(joined.frames[0], apart.frames.flatten(0, 1))
+
+
 def test_targets_lie_on_the_grid_of_stored_teacher_states():
     frames = torch.randn(2, 9, 4)
     counts = torch.tensor([[9], [6]])
@@ -307,3 +325,23 @@ def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
     assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios)
     with pytest.raises(ValueError, match="`mixture_share` must be between 0 and 1"):
         MixtureArguments(mixture_share=2)
+
+
+def test_gradient_accumulation_changes_nothing(clips, sounds, words, tmp_path):
+    # Without mixtures, which are of the clips of a batch, and without the batch norm's own means.
+    for name, size, steps in (("whole", "4", "1"), ("accumulated", "1", "4")):
+        more = ["--gradient_accumulation_steps", steps, "--mixture_share", "0", "--random_gain_db", "0", *NO_SAVES]
+        more += ["--optim", "sgd", "--learning_rate", "0", "--label_loss_weight", "0"]
+        argv = arguments(clips, tmp_path / name, [sounds, words], *more)
+        argv[argv.index("--per_device_train_batch_size") + 1] = size
+        distill.main(argv)
+    assert losses(tmp_path / "accumulated") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch 2.9 brought Muon")
+def test_a_run_with_muon_learns_and_resumes(clips, sounds, words, tmp_path):
+    more = ["--optim", "muon", "--learning_rate", "1e-2", "--eval_strategy", "no", "--save_steps", "2"]
+    distill.main(arguments(clips, tmp_path / "run", [sounds, words], *more))
+    more += ["--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-2")]
+    distill.main(arguments(clips, tmp_path / "resumed", [sounds, words], *more))
+    assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "run"), abs=1e-5)
