@@ -15,6 +15,7 @@ from hear_hf.data.decoding import decode_audio
 from hear_hf.sharing.checks import check_card, read_json
 
 ROOT = Path(__file__).parents[2]
+MAKEFILE = ROOT / "Makefile"
 SOUNDS = ROOT / "examples" / "sounds"
 FILES = {"README.md", "LICENCES.md", "config.json", "preprocessor_config.json", "model.safetensors"}
 MAX_SIZE = 4_000_000  # bytes of the weights
@@ -80,7 +81,8 @@ def test_each_recording_has_an_expectation_and_a_credit():
 
 def test_the_readme_shows_what_the_demo_shows(shipped, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    predict.main(["checkpoints/hear-tiny", "examples/sounds"])
+    command = re.search(r"^demo:.*\n.*/python examples/predict\.py (.+)$", MAKEFILE.read_text(), re.MULTILINE)
+    predict.main(command[1].split())
     shown = re.findall(r"^examples/sounds/.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     table = capsys.readouterr().out.splitlines()[1:]
     assert [re.sub(r" \d\.\d\d\b", "", line) for line in shown] == [re.sub(r" \d\.\d\d\b", "", line) for line in table]
