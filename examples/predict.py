@@ -69,7 +69,7 @@ def shown(names: list[str], top_k: int) -> Iterator[Callable]:
 def written(path: Path) -> Iterator[Callable]:
     """Writes a row for each label of each file, as soon as it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", buffering=1, encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         if path.suffix == ".csv":
             table.writerow(["path", "label", "score"])
