@@ -1,0 +1,233 @@
+"""What libsndfile alone would cut short or damage in silence is read to its end, or refused, in blocks as at once."""
+
+import io
+import logging
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stream
+from hear_hf import HEARFeatureExtractor
+from hear_hf.data.decoding import SoundfileReader, decode_audio, read_audio, read_blocks
+from hear_hf.data.live import file_blocks
+from helpers import small_model
+
+RATE = 16_000
+CLIP = 0.3 * np.random.default_rng(0).standard_normal(RATE).clip(-3, 3)  # one second
+
+
+def encoded(format: str, subtype: str | None = None, samples=CLIP, rate: int = RATE, **options) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=format, subtype=subtype, **options)
+    return file.getvalue()
+
+
+def seconds(content: bytes) -> float:
+    samples, rate = read_audio({"bytes": content, "path": "a clip"})
+    return len(samples) / rate
+
+
+def replaced(content: bytes, place: int, new: bytes) -> bytes:
+    return content[:place] + new + content[place + len(new) :]
+
+
+def mp3_without_its_first_frame(bitrate_mode: str, **options) -> bytes:
+    """An MP3 file without the frame that says how long it is."""
+    content = encoded("MP3", bitrate_mode=bitrate_mode, **options)
+    return content[content.index(content[:2], 4) :]
+
+
+def quiet_then_loud() -> np.ndarray:
+    """Its first frames are small: what is estimated from them is wrong."""
+    return np.concatenate([CLIP, np.zeros(5 * RATE), CLIP])
+
+
+# To the end
+
+
+def test_an_mp3_file_that_does_not_say_its_length_is_read_to_its_end(tmp_path):
+    content = mp3_without_its_first_frame("VARIABLE", samples=quiet_then_loud())
+    (tmp_path / "clip.mp3").write_bytes(content)
+    assert soundfile.info(tmp_path / "clip.mp3").duration < 6  # libsndfile's estimate
+    assert seconds(content) == pytest.approx(7, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (encoded("OGG", "VORBIS"), encoded("OGG", "VORBIS")),
+        (encoded("OGG", "OPUS"), encoded("OGG", "VORBIS")),
+        (encoded("MP3"), encoded("MP3")),
+        (encoded("MP3"), encoded("MP3", samples=np.stack([CLIP, CLIP], axis=1))),
+        (mp3_without_its_first_frame("CONSTANT"), encoded("MP3")),
+        (encoded("MP3"), mp3_without_its_first_frame("CONSTANT")),
+        (encoded("MP3") + b"TAG" + bytes(125), b"ID3\4\0\0\0\0\1\0" + bytes(128) + encoded("MP3")),
+        (encoded("FLAC"), encoded("FLAC")),
+    ],
+    ids=["vorbis", "opus and vorbis", "mp3", "mono and stereo", "cbr and mp3", "mp3 and cbr", "tags", "flac"],
+)
+def test_joined_files_are_read_to_the_end(first, second):
+    assert seconds(first + second) == pytest.approx(seconds(first) + seconds(second), abs=0.08)
+    joined, parts = (
+        read_audio({"bytes": first + second, "path": None})[0],
+        read_audio({"bytes": first, "path": None})[0],
+    )
+    if not np.array_equal(joined[: len(parts)], parts):
+        assert np.corrcoef(joined[: RATE // 2], parts[: RATE // 2])[0, 1] > 0.99
+
+
+def flac_of_unknown_length() -> bytes:
+    """As it is written through a pipe: without its number of samples and the digest of them."""
+    content = encoded("FLAC")
+    return replaced(replaced(content, 22, bytes(4)), 21, bytes([content[21] & 0xF0]))[:26] + bytes(16) + content[42:]
+
+
+def test_a_flac_file_of_unknown_length_is_read_to_its_end():
+    assert seconds(flac_of_unknown_length()) == 1
+
+
+@pytest.mark.parametrize("kind", ["WAV", "RIFX", "RF64", "AIFF", "AU", "W64"])
+def test_a_recorder_that_crashed_before_it_wrote_the_length_is_read_to_the_end(kind):
+    content = encoded("WAV", endian="BIG") if kind == "RIFX" else encoded(kind)
+    places = {
+        "WAV": [(4, 4), (content.find(b"data") + 4, 4)],
+        "RIFX": [(4, 4), (content.find(b"data") + 4, 4)],
+        "RF64": [(20, 24)],
+        "AIFF": [(4, 4), (content.find(b"SSND") + 4, 4)],
+        "AU": [(8, 4)],
+        "W64": [(content.find(b"data") + 16, 8)],
+    }
+    for place, length in places[kind]:
+        content = replaced(content, place, bytes(length))
+    samples, _ = read_audio({"bytes": content, "path": None})
+    np.testing.assert_allclose(samples[:RATE], CLIP, atol=1 / 2**14)
+
+
+def test_a_file_without_sound_before_other_chunks_stays_empty():
+    content = encoded("WAV", samples=np.zeros(0)) + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    with pytest.raises(ValueError, match="no samples"):
+        seconds(content)
+
+
+@pytest.mark.parametrize("format", ["WAV", "MP3"])
+def test_a_file_cut_short_is_named_with_both_lengths(format, caplog):
+    content = encoded(format, samples=np.tile(CLIP, 4))
+    with caplog.at_level(logging.WARNING):
+        found = seconds(content[: len(content) // 2])
+    assert 1.8 < found < 2.2
+    assert f"a clip holds {found:.2f} s of the" in caplog.text and "that it declares" in caplog.text
+
+
+def test_a_whole_file_is_no_reason_for_a_warning(caplog):
+    for content in [encoded(format) for format in ("WAV", "MP3", "FLAC", "OGG")] + [encoded("MP3", rate=8000)]:
+        seconds(content)
+    assert not caplog.records
+
+
+# Refused
+
+
+@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC"])
+def test_a_change_of_rate_in_the_middle_is_refused_with_the_command_that_mends_it(format):
+    with pytest.raises(ValueError, match="changes from 16000 to 8000 Hz.*ffmpeg -i IN -ar 16000 -ac 1 OUT.wav"):
+        seconds(encoded(format) + encoded(format, rate=8000))
+
+
+def test_a_change_of_channels_between_the_frames_of_an_mp3_file_is_refused():
+    stereo = mp3_without_its_first_frame("CONSTANT", samples=np.stack([CLIP, CLIP], axis=1))
+    with pytest.raises(ValueError, match="its rate or its number of channels changes"):
+        seconds(mp3_without_its_first_frame("CONSTANT") + stereo)
+
+
+def test_samples_without_a_header_are_refused_with_the_command_that_converts_them(tmp_path):
+    (tmp_path / "clip.raw").write_bytes((CLIP * 2**15).astype("<i2").tobytes())
+    with pytest.raises(ValueError, match=r"clip\.raw must be audio .* `ffmpeg -f s16le -ar RATE -ac 1 -i IN OUT.wav`"):
+        decode_audio(tmp_path / "clip.raw", RATE)
+
+
+def test_a_file_beside_a_resource_fork_of_macos_is_read(tmp_path):
+    (tmp_path / "clip.mp3").write_bytes(encoded("MP3"))
+    (tmp_path / "._clip.mp3").touch()  # which makes libsndfile take the other for Sound Designer II
+    assert len(decode_audio(tmp_path / "clip.mp3", RATE)) == RATE
+
+
+# In blocks
+
+FORMATS = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_U8"),
+    ("WAV", "FLOAT"),
+    ("WAV", "MS_ADPCM"),
+    ("WAV", "ULAW"),
+    ("AIFF", "PCM_24"),
+    ("CAF", "ALAC_16"),
+    ("FLAC", "PCM_24"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(FORMATS),
+    channels=st.integers(1, 2),
+    rate=st.sampled_from([8_000, 16_000, 48_000]),
+    joined=st.booleans(),
+    block=st.integers(1, 9_000),
+)
+def test_blocks_of_any_size_are_the_whole_to_the_bit(kind, channels, rate, joined, block):
+    samples = np.stack([CLIP[:8_000], CLIP[-8_000:]], axis=1)[:, :channels]
+    content = encoded(*kind, samples=samples, rate=rate) * (2 if joined and kind[0] in ("OGG", "FLAC", "MP3") else 1)
+    whole, _ = read_audio({"bytes": content, "path": None})
+    blocks = list(SoundfileReader("clip", content).blocks(block))
+    assert max(map(len, blocks)) <= block
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_blocks_of_a_low_bitrate_are_not_damaged(tmp_path):
+    """python-soundfile seeks after each read, which some MP3 decoders do not survive."""
+    (tmp_path / "clip.mp3").write_bytes(encoded("MP3", compression_level=0.9, bitrate_mode="CONSTANT"))
+    blocks, rate = read_blocks(tmp_path / "clip.mp3", blocks_per_second=10)
+    np.testing.assert_array_equal(np.concatenate(list(blocks)), decode_audio(tmp_path / "clip.mp3", rate))
+
+
+def test_a_long_file_is_never_held_as_a_whole(tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.tile(CLIP, 300), RATE)
+    tracemalloc.start()
+    num_samples = sum(len(block) for block in file_blocks(str(tmp_path / "long.flac"), RATE))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_samples == 300 * RATE and peak < 4e6  # all of it: 19 MB
+
+
+# Streams of files
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    small_model().save_pretrained(tmp_path / "model")
+    HEARFeatureExtractor().save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_a_stream_keeps_what_it_heard_of_a_broken_file_and_goes_on_to_the_next(checkpoint, tmp_path, capsys):
+    content = encoded("FLAC", samples=np.tile(CLIP, 4))
+    (tmp_path / "broken.flac").write_bytes(content[: len(content) // 2])
+    (tmp_path / "whole.flac").write_bytes(content)
+    with pytest.raises(SystemExit) as error:
+        stream.main([checkpoint, str(tmp_path / "broken.flac"), "nowhere.wav", str(tmp_path / "whole.flac")])
+    assert "broken.flac must be whole, found: " in str(error.value) and "nowhere.wav must be" in str(error.value)
+    ends = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines() if "s in all" in line]
+    assert len(ends) == 2 and 1 < ends[0] < 2.1 and ends[1] == 4
+
+
+def test_a_stream_of_not_a_number_ends_with_a_message(checkpoint, tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(SystemExit, match=r"nan\.wav must hold finite samples"):
+        stream.main([checkpoint, str(tmp_path / "nan.wav")])
