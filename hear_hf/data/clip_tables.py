@@ -41,12 +41,12 @@ class ClipTable:
     `.partial`.
 
     Args:
-        path (`str`): The file to write.
+        path (`str` or `Path`): The file to write.
         sampling_rate (`int`, *optional*): The clips' rate in Hz, where all have the same.
         text_columns (`tuple[str, ...]`): The columns beside `audio`.
     """
 
-    def __init__(self, path: str, sampling_rate: int | None, text_columns: tuple[str, ...]):
+    def __init__(self, path: str | Path, sampling_rate: int | None, text_columns: tuple[str, ...]):
         self.path, self.partial = Path(path), Path(f"{path}.partial")
         features: dict[str, dict] = {"audio": {"sampling_rate": sampling_rate, "_type": "Audio"}}
         features |= {name: {"dtype": "string", "_type": "Value"} for name in text_columns}
@@ -74,6 +74,8 @@ class ClipTable:
         self.writer.close()
         if error_type is None:
             os.replace(self.partial, self.path)
+        else:
+            self.partial.unlink()
 
     def _flush(self) -> None:
         if self.rows:

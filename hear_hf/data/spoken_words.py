@@ -5,26 +5,27 @@ A clip depends on the seed, its number, and the synthesizers installed, not on h
 
 import shutil
 import subprocess
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from typing import Literal
 
 import numpy as np
 import soxr
 from tqdm.auto import tqdm
 
 from ..arguments import option
-from .clip_tables import FORMATS, ClipTable, encode_clip
+from .clip_tables import ClipTable, encode_clip
 from .synthesizers import ESpeakNG, Flite
 from .vocabulary import COMMANDS, COMMON_WORDS, DIGITS, WORDS_BY_LANGUAGE
+from .workers import map_in_order
 
 SAMPLING_RATE = 16_000
 CHUNK = 16  # clips given to a process at a time
-MAX_TRIES = 20  # of other words and voices: a few voices of eSpeak NG lack their data
+MAX_TRIES = 20  # of other voices and words: a few voices of eSpeak NG cannot speak some or all of them
 MIN_SECONDS = 0.1
-MIN_PEAK = 1e-3
+MIN_PEAK = 1e-3  # of full scale; what stays below is taken for silence
+MAX_PAUSE_SECONDS = 0.3  # before the words, and behind them
+PEAKS = (0.05, 0.95)  # of full scale, any between them
 LICENCES = {
     "eSpeak NG": "no rights claimed; made with a GPL-3.0-or-later program",
     "Flite": "no rights claimed; made with a BSD-like program",
@@ -37,10 +38,8 @@ class SpokenWordsArguments:
 
     output_file: str = option(default="words.parquet", help="Write the clips into this parquet file.")
     hours: float = option(default=10.0, help="Make this many hours of clips.")
-    audio_format: str = option(
-        default="opus",
-        help="Encode as opus, or as flac, which is faster and takes more room.",
-        metadata={"choices": [*FORMATS]},
+    audio_format: Literal["opus", "flac"] = option(
+        default="opus", help="Encode in this format; FLAC is faster and takes four times the room."
     )
     seed: int = option(default=0, help="Decides what is said and how.")
     english_share: float = option(default=0.6, help="Make this share of the clips English.")
@@ -50,7 +49,7 @@ class SpokenWordsArguments:
     reverberant_share: float = option(default=0.3, help="Put this share of the clips into a synthetic room.")
     espeak_ng: str = option(default="espeak-ng", help="The program eSpeak NG, or its path.")
     flite: str = option(default="flite", help="The program Flite, or its path.")
-    num_proc: int = option(default=1, help="Use this many processes.")
+    num_proc: int = option(default=1, help="Speak in this many processes.")
 
     def __post_init__(self):
         if not self.hours > 0:
@@ -58,8 +57,6 @@ class SpokenWordsArguments:
         for name in ("english_share", "flite_share", "reverberant_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, found: {getattr(self, name)}")
-        if self.audio_format not in FORMATS:
-            raise ValueError(f"`audio_format` must be one of {', '.join(FORMATS)}, found: {self.audio_format!r}")
         if self.num_proc < 1:
             raise ValueError(f"`num_proc` must be at least 1, found: {self.num_proc}")
 
@@ -93,10 +90,6 @@ class Speech:
         self.other_languages = [language for language in self.espeak.languages if not language.startswith("en")]
         self.flite = Flite(args.flite) if shutil.which(args.flite) else None
 
-    def clips(self, numbers: range) -> list[SpokenClip]:
-        """The clips of these numbers."""
-        return [self.clip(number) for number in numbers]
-
     def clip(self, number: int) -> SpokenClip:
         """
         The clip of a number, always the same.
@@ -105,6 +98,18 @@ class Speech:
             `RuntimeError`: No voice that was tried spoke.
         """
         rng = np.random.default_rng((self.args.seed, number))
+        samples, rate, said = self._say_something(rng)
+        # Played faster or slower by up to an eighth, which makes the speaker smaller or larger.
+        samples = soxr.resample(samples, rate * rng.uniform(0.89, 1.12), SAMPLING_RATE)
+        if rng.random() < self.args.reverberant_share:
+            samples = reverberate(samples, rng)
+        samples = np.pad(samples, rng.integers(0, int(MAX_PAUSE_SECONDS * SAMPLING_RATE), 2))
+        samples *= np.exp(rng.uniform(*np.log(PEAKS))) / np.abs(samples).max()
+        encoded = encode_clip(samples, SAMPLING_RATE, self.args.audio_format)
+        return SpokenClip(encoded, len(samples) / SAMPLING_RATE, *said)
+
+    def _say_something(self, rng: np.random.Generator) -> tuple[np.ndarray, int, tuple[str, str, str]]:
+        """Samples, their rate, and the text, the language and the synthesizer."""
         for _ in range(MAX_TRIES):
             language, synthesizer = self._draw_voice(rng)
             text = draw_text(language, rng)
@@ -113,16 +118,8 @@ class Speech:
             except subprocess.SubprocessError:
                 continue
             samples = trim(samples)
-            if len(samples) <= MIN_SECONDS * rate:
-                continue
-            # Played faster or slower by up to an eighth, which makes the speaker smaller or larger.
-            samples = soxr.resample(samples, rate * rng.uniform(0.89, 1.12), SAMPLING_RATE)
-            if rng.random() < self.args.reverberant_share:
-                samples = reverberate(samples, rng)
-            samples = np.pad(samples, rng.integers(0, int(0.3 * SAMPLING_RATE), 2))
-            samples *= np.exp(rng.uniform(np.log(0.05), np.log(0.95))) / np.abs(samples).max()
-            encoded = encode_clip(samples, SAMPLING_RATE, self.args.audio_format)
-            return SpokenClip(encoded, len(samples) / SAMPLING_RATE, text, language, synthesizer.name)
+            if len(samples) > MIN_SECONDS * rate:
+                return samples, rate, (text, language, synthesizer.name)
         raise RuntimeError(
             f"eSpeak NG must speak, found silence from {MAX_TRIES} voices in a row. Try `espeak-ng -v en hello`."
         )
@@ -184,35 +181,18 @@ def speak_words(args: SpokenWordsArguments) -> int:
     Raises:
         `ValueError`: eSpeak NG is not installed.
     """
-    speech = Speech(args)
-    columns = ("source", "licence", "text", "language")
-    total, num_clips = args.hours * 3600, 0
+    speech, remaining, num_clips = Speech(args), args.hours * 3600, 0
     with (
-        ClipTable(args.output_file, SAMPLING_RATE, columns) as table,
-        tqdm(total=round(total), desc="Speaking", unit="s") as progress,
+        ClipTable(args.output_file, SAMPLING_RATE, ("source", "licence", "text", "language")) as table,
+        tqdm(total=round(remaining), desc="Speaking", unit="s") as progress,
     ):
-        for number, clip in enumerate(_in_order(speech, args.num_proc)):
+        for clip in map_in_order(speech.clip, count(), args.num_proc, CHUNK):
             licence = next(text for name, text in LICENCES.items() if clip.synthesizer.startswith(name))
             texts = {"source": clip.synthesizer, "licence": licence, "text": clip.text, "language": clip.language}
-            table.add(clip.encoded, f"words/{number:07}.{args.audio_format}", **texts)
+            table.add(clip.encoded, f"words/{num_clips:07}.{args.audio_format}", **texts)
+            num_clips, remaining = num_clips + 1, remaining - clip.seconds
             progress.update(clip.seconds)
-            num_clips, total = number + 1, total - clip.seconds
-            if total <= 0:
+            if remaining <= 0:
                 break
     print(f"{num_clips} clips in {args.output_file}")
     return num_clips
-
-
-def _in_order(speech: Speech, num_proc: int) -> Iterator[SpokenClip]:
-    """All clips one after another, some made ahead in other processes."""
-    if num_proc == 1:
-        yield from map(speech.clip, count())
-    ahead: deque[Future[list[SpokenClip]]] = deque()
-    pool = ProcessPoolExecutor(num_proc)
-    try:
-        for start in count(step=CHUNK):
-            ahead.append(pool.submit(speech.clips, range(start, start + CHUNK)))
-            if len(ahead) > 3 * num_proc:
-                yield from ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
