@@ -147,7 +147,7 @@ def _write_table(path: Path, source: str, files: Iterator[SoundFile], args: Soun
 
 
 def _reason(error: Exception) -> str:
-    """What a program said of its failure, or the error itself."""
+    """What a program said of its failure, warnings of apt aside, or the error itself."""
     said = getattr(error, "stderr", None) or b""
-    last = (said if isinstance(said, str) else said.decode(errors="replace")).strip().splitlines()[-1:]
-    return last[0] if last else str(error)
+    lines = (said if isinstance(said, str) else said.decode(errors="replace")).splitlines()
+    return next((line for line in lines if line and not line.startswith("W: ")), str(error))

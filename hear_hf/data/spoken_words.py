@@ -3,6 +3,7 @@
 A clip depends on the seed, its number, and the synthesizers installed, not on how many processes make it.
 """
 
+import math
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -181,18 +182,18 @@ def speak_words(args: SpokenWordsArguments) -> int:
     Raises:
         `ValueError`: eSpeak NG is not installed.
     """
-    speech, remaining, num_clips = Speech(args), args.hours * 3600, 0
+    speech, wanted, seconds, num_clips = Speech(args), args.hours * 3600, 0.0, 0
     with (
         ClipTable(args.output_file, SAMPLING_RATE, ("source", "licence", "text", "language")) as table,
-        tqdm(total=round(remaining), desc="Speaking", unit="s") as progress,
+        tqdm(total=math.ceil(wanted), desc="Speaking", unit="s") as progress,
     ):
         for clip in map_in_order(speech.clip, count(), args.num_proc, CHUNK):
             licence = next(text for name, text in LICENCES.items() if clip.synthesizer.startswith(name))
             texts = {"source": clip.synthesizer, "licence": licence, "text": clip.text, "language": clip.language}
             table.add(clip.encoded, f"words/{num_clips:07}.{args.audio_format}", **texts)
-            num_clips, remaining = num_clips + 1, remaining - clip.seconds
-            progress.update(clip.seconds)
-            if remaining <= 0:
+            num_clips, seconds = num_clips + 1, seconds + clip.seconds
+            progress.update(min(int(seconds), progress.total) - progress.n)
+            if seconds >= wanted:
                 break
     print(f"{num_clips} clips in {args.output_file}")
     return num_clips
