@@ -147,7 +147,7 @@ def _write_table(path: Path, source: str, files: Iterator[SoundFile], args: Soun
 
 
 def _reason(error: Exception) -> str:
-    """What a program said of its failure, warnings of apt aside, or the error itself."""
+    """What a program said of its failure, its warnings aside, or the error itself."""
     said = getattr(error, "stderr", None) or b""
     lines = (said if isinstance(said, str) else said.decode(errors="replace")).splitlines()
-    return next((line for line in lines if line and not line.startswith("W: ")), str(error))
+    return next((line for line in lines if line and not line.startswith(("W: ", "warning: "))), str(error))

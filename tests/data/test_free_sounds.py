@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -205,3 +206,19 @@ def test_each_listed_source_states_its_sounds_licence_and_credit():
             texts += json.dumps([group.licence for group in groups])
     assert len(free_packages()) > 100 and len(free_sets()) > 40
     assert not re.search(r"\bNC\b|non-?commercial", texts, re.IGNORECASE)
+
+
+def test_the_guide_lists_the_same_sources_with_the_same_licences():
+    guide = (Path(__file__).parents[2] / "docs" / "free-sounds.md").read_text(encoding="utf-8")
+    table = {
+        row[0]: row for row in re.findall(r"^\| `([\w.+-]+)` \| (.+?) \| (.+) \| [\d,.\s]+ \|$", guide, re.MULTILINE)
+    }
+    assert set(table) == {*free_packages(), *free_sets()}
+    for name, package in free_packages().items():
+        assert table[name][1:] == (package.sounds, package.licence)
+    for name, entry in free_sets().items():
+        licences = sorted({group.licence for groups in entry.files.values() for group in groups})
+        links = [
+            f"[{repository}](https://github.com/{repository}/tree/{commit})" for repository, commit in entry.files
+        ]
+        assert table[name][1:] == (entry.sounds, f"{', '.join(links)} | {', '.join(licences)}")
