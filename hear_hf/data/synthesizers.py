@@ -25,7 +25,7 @@ class ESpeakNG:
     """
 
     # Sounds of machines and monsters, and a test.
-    NOT_HUMAN = re.compile(r"(?i).*(robo|announcer|demonic|storm|fast)")
+    NOT_HUMAN = re.compile("robo|announcer|demonic|storm|fast", re.IGNORECASE)
 
     def __init__(self, program: str):
         path = shutil.which(program)
@@ -42,7 +42,7 @@ class ESpeakNG:
         variants = [line.split() for line in self._ask("--voices=variant").splitlines()[1:]]
         self.languages = sorted({voice[1] for voice in voices})
         self.variants = sorted({voice[4].removeprefix("!v/") for voice in variants})
-        self.variants = [variant for variant in self.variants if not self.NOT_HUMAN.match(variant)]
+        self.variants = [variant for variant in self.variants if not self.NOT_HUMAN.search(variant)]
         if not self.languages or not self.variants:
             raise ValueError(f"{path} must have voices and variants, found none: reinstall eSpeak NG with its data.")
 

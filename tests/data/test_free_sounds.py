@@ -159,6 +159,20 @@ def test_a_repository_that_is_gone_is_named_with_what_git_says(host, tmp_path):
         collect_repository_sounds(RepositoryArguments(str(tmp_path / "out"), host=f"{host}/gone"))
 
 
+@pytest.mark.parametrize("kind, option", [("words", "--hours"), ("repositories", "--sets"), ("debian", "--packages")])
+def test_each_kind_of_table_has_options_of_its_own(kind, option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        free_sounds.main([kind, "--help"])
+    assert stop.value.code == 0 and option in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["birds"]])
+def test_another_kind_of_table_is_an_error(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        free_sounds.main(words)
+    assert stop.value.code == 2 and "kind" in capsys.readouterr().err
+
+
 def test_an_unknown_set_is_an_error():
     with pytest.raises(ValueError, match="must be among those of docs/free-sounds.md, found: nobodys"):
         free_sounds.main(["repositories", "--sets", "nobodys", "blanket"])

@@ -79,6 +79,12 @@ def test_espeak_speaks_several_languages_most_often_english(spoken):
     assert all(row["text"] and row["source"].startswith("eSpeak NG") and row["licence"] for row in spoken)
 
 
+def test_espeak_says_the_same_again_under_the_same_seed(spoken):
+    clip = spoken_words.Speech(SpokenWordsArguments(flite="no-flite")).clip(3)
+    again, _ = soundfile.read(io.BytesIO(clip.encoded), dtype="float32")
+    assert clip.text == spoken[3]["text"] and np.array_equal(again, decode(spoken[3])[0])
+
+
 def test_the_table_holds_at_least_the_hours_asked_for(args):
     assert speak_words(args) == len(read(args))
     seconds = sum(len(decode(row)[0]) / 16_000 for row in read(args))
