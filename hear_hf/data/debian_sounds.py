@@ -70,9 +70,10 @@ def _package_files(name: str, packages: dict[str, str], output_dir: Path) -> Ite
     licence = f"{known.licence}; see {name}.copyright"
     with tempfile.TemporaryDirectory() as folder:
         deb = Path(packages[name]) if _is_file(packages[name]) else _download(packages[name], Path(folder))
+        source = f"{name}={_version(deb)}"
         for path, data in _unpack(deb):
             if not path.endswith("/copyright"):
-                yield SoundFile(path, data, licence, known.credit)
+                yield SoundFile(path, data, source, licence, known.credit)
             elif path.endswith(f"/doc/{name}/copyright"):
                 (output_dir / f"{name}.copyright").write_bytes(data)
 
@@ -83,10 +84,13 @@ def _download(package: str, folder: Path) -> Path:
     return deb
 
 
+def _version(deb: Path) -> str:
+    command = ["dpkg-deb", "--field", str(deb), "Version"]
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
+
+
 def _unpack(deb: Path) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the audio files of a package, also of those in its zip files, and of its copyright file."""
-    if not deb.is_file():
-        raise ValueError(f"the package must be a file, found no {deb}")
     command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacked:
         try:

@@ -56,7 +56,8 @@ def _set_files(name: str, host: str) -> Iterator[SoundFile]:
             for group in groups:
                 for path in group.paths:
                     file = Path(folder) / path
-                    yield SoundFile(path, file.read_bytes() if file.is_file() else None, group.licence, group.credit)
+                    data = file.read_bytes() if file.is_file() else None
+                    yield SoundFile(path, data, f"{repository}@{commit}", group.licence, group.credit)
 
 
 def _fetch(address: str, commit: str, folder: Path, paths: list[str]) -> None:

@@ -43,10 +43,11 @@ class SoundFilesArguments:
 
 @dataclass
 class SoundFile:
-    """An audio file of a source: its name, its bytes, or `None` where it is missing, its licence and its credit."""
+    """An audio file: its bytes, or `None` where it is missing, and where it is from, with version or commit."""
 
     name: str
     data: bytes | None
+    source: str
     licence: str
     credit: str = ""
 
@@ -115,7 +116,7 @@ def collect(sources: Iterable[str], files_of: Callable[[str], Iterator[SoundFile
     for source in (progress := tqdm(missing, desc="Collecting", unit="source")):
         progress.set_postfix_str(source)
         try:
-            num_clips += _write_table(tables[source], source, files_of(source), args)
+            num_clips += _write_table(tables[source], files_of(source), args)
         except (ValueError, OSError, subprocess.SubprocessError) as error:
             failures.append(f"{source}: {_reason(error)}")
             tqdm.write(f"Failed: {failures[-1]}")
@@ -127,7 +128,7 @@ def collect(sources: Iterable[str], files_of: Callable[[str], Iterator[SoundFile
     return num_clips
 
 
-def _write_table(path: Path, source: str, files: Iterator[SoundFile], args: SoundFilesArguments) -> int:
+def _write_table(path: Path, files: Iterator[SoundFile], args: SoundFilesArguments) -> int:
     cut_file = partial(cut, piece_seconds=args.piece_seconds, max_pieces=args.max_pieces)
     problems: Counter[str] = Counter()
     num_clips, seconds = 0, 0.0
@@ -136,13 +137,13 @@ def _write_table(path: Path, source: str, files: Iterator[SoundFile], args: Soun
             problems.update([result.problem] if result.problem else [])
             for i, piece in enumerate(result.pieces):
                 name = Path(result.file.name).stem + (f"-{i}" if len(result.pieces) > 1 else "")
-                texts = {"source": source, "licence": result.file.licence, "credit": result.file.credit}
-                table.add(piece, f"{source}/{name}.opus", **texts)
+                texts = {column: getattr(result.file, column) for column in COLUMNS}
+                table.add(piece, f"{path.stem}/{name}.opus", **texts)
             num_clips, seconds = num_clips + len(result.pieces), seconds + result.seconds
         counts = "".join(f", {count} {problem}" for problem, count in sorted(problems.items()))
         if num_clips == 0:
             raise ValueError(f"it must hold audio that can be read, found none{counts}")
-    tqdm.write(f"{source}: {num_clips} clips, {seconds / 3600:.2f} h{counts}")
+    tqdm.write(f"{path.stem}: {num_clips} clips, {seconds / 3600:.2f} h{counts}")
     return num_clips
 
 

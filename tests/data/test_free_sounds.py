@@ -32,7 +32,7 @@ def wav(seconds, rate=16_000, level=0.3, channels=1):
 
 
 def cut_wav(data, piece_seconds=1.0, max_pieces=4):
-    return cut(SoundFile("tone.wav", data, "CC0"), piece_seconds, max_pieces)
+    return cut(SoundFile("tone.wav", data, "here", "CC0"), piece_seconds, max_pieces)
 
 
 def decode(encoded):
@@ -96,7 +96,7 @@ def test_a_package_gives_its_sounds_also_those_in_zip_files_and_its_copyright(pa
     assert collect_debian_sounds(DebianArguments(str(tmp_path / "out"), packages=[deb])) == 2
     table = rows(tmp_path / "out", "toy-sounds")
     assert sorted(names(table)) == ["toy-sounds/Bell.opus", "toy-sounds/shot.opus"]
-    assert {row["source"] for row in table} == {"toy-sounds"}
+    assert {row["source"] for row in table} == {"toy-sounds=1.0"}
     assert {row["licence"] for row in table} == {"free by Debian's guidelines; see toy-sounds.copyright"}
     assert (tmp_path / "out" / "toy-sounds.copyright").read_text() == "By A, CC0."
 
@@ -151,6 +151,7 @@ def test_a_repository_gives_the_listed_files_alone_at_their_commit(host, tmp_pat
     table = rows(tmp_path / "out", "toys")
     assert names(table) == ["toys/a bell (low).opus", "toys/gong.opus"]
     assert {(row["licence"], row["credit"]) for row in table} == {("CC BY 4.0", "Bea")}
+    assert all(re.fullmatch("somebody/toys@[0-9a-f]{40}", row["source"]) for row in table)
     assert "toys: 2 clips, 0.00 h, 1 missing" in capsys.readouterr().out
 
 
