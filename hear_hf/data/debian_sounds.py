@@ -72,10 +72,10 @@ def _package_files(name: str, packages: dict[str, str], output_dir: Path) -> Ite
         deb = Path(packages[name]) if _is_file(packages[name]) else _download(packages[name], Path(folder))
         source = f"{name}={_version(deb)}"
         for path, data in _unpack(deb):
-            if not path.endswith("/copyright"):
-                yield SoundFile(path, data, source, licence, known.credit)
-            elif path.endswith(f"/doc/{name}/copyright"):
+            if path.endswith(f"/doc/{name}/copyright"):
                 (output_dir / f"{name}.copyright").write_bytes(data)
+            elif not path.endswith("/copyright") and Path(path).stem not in known.in_esc50:
+                yield SoundFile(path, data, source, licence, known.credit)
 
 
 def _download(package: str, folder: Path) -> Path:

@@ -14,11 +14,12 @@ LIST = Path(__file__).with_name("free_sounds.json")
 
 @dataclass(frozen=True)
 class FreePackage:
-    """What a package of Debian sounds like, and whose its sounds are."""
+    """What a package of Debian sounds like, whose its sounds are, and which of its files are also in ESC-50."""
 
     sounds: str
     licence: str
     credit: str
+    in_esc50: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class FreeSet:
 
 def free_packages() -> dict[str, FreePackage]:
     """Packages of Debian that hold sounds, by name."""
-    return {name: FreePackage(**entry) for name, entry in _read()["packages"].items()}
+    entries = _read()["packages"].items()
+    return {name: FreePackage(**entry | {"in_esc50": tuple(entry.get("in_esc50", ()))}) for name, entry in entries}
 
 
 def free_sets() -> dict[str, FreeSet]:

@@ -108,6 +108,12 @@ def test_licence_and_credit_of_a_listed_package_are_those_of_the_list(package, t
     assert row["licence"] == "GPL-2+; see klettres-data.copyright" and "Anne-Marie Mahfouf" in row["credit"]
 
 
+def test_what_is_also_in_esc50_is_left_out(package, tmp_path):
+    deb = package({f"usr/{name}.ogg": wav(0.5) for name in ("sawing_00", "sawing_01", "sheep")}, "widelands-data")
+    assert collect_debian_sounds(DebianArguments(str(tmp_path / "out"), packages=[deb])) == 1
+    assert names(rows(tmp_path / "out", "widelands-data")) == ["widelands-data/sheep.opus"]
+
+
 def test_what_cannot_be_used_is_counted_and_the_rest_is_kept(package, tmp_path, capsys):
     files = {"whole.wav": wav(0.5), "broken.ogg": b"no audio", "empty.wav": b"", "click.wav": wav(0.1)}
     files |= {"silent.wav": wav(0.5, level=0), "broken.zip": b"no archive", "cut.wav": wav(0.5)[:3000]}
