@@ -1,4 +1,4 @@
-"""Words and numbers spoken by synthesizers in many voices and languages, dry or in a room: clips without any licence.
+"""Words and numbers spoken by synthesizers in many voices and languages, dry or in a room.
 
 A clip depends on the seed, its number, and the synthesizers installed, not on how many processes make it.
 """
@@ -42,14 +42,14 @@ class SpokenWordsArguments:
     audio_format: Literal["opus", "flac"] = option(
         default="opus", help="Encode in this format; FLAC is faster and takes four times the room."
     )
-    seed: int = option(default=0, help="Decides what is said and how.")
+    seed: int = option(default=0, help="Draw from this seed what is said and how.")
     english_share: float = option(default=0.6, help="Make this share of the clips English.")
     flite_share: float = option(
         default=0.2, help="Have this share of the English clips spoken by Flite, where it is installed."
     )
     reverberant_share: float = option(default=0.3, help="Put this share of the clips into a synthetic room.")
-    espeak_ng: str = option(default="espeak-ng", help="The program eSpeak NG, or its path.")
-    flite: str = option(default="flite", help="The program Flite, or its path.")
+    espeak_ng: str = option(default="espeak-ng", help="Call this program of eSpeak NG, by name or path.")
+    flite: str = option(default="flite", help="Call this program of Flite, by name or path.")
     num_proc: int = option(default=1, help="Speak in this many processes.")
 
     def __post_init__(self):
