@@ -18,6 +18,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import get_worker_info
 
 from ..spectrogram_hear import num_encoder_frames
+from .balance import SourceBalance
 from .decoded_cache import DecodedCache
 from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
 from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
@@ -66,7 +67,7 @@ class ClipReader:
         self.align_samples = align_samples or 2 * self.hop_length
         self.seed, self.teacher, self.cache = seed, teacher, cache
 
-    def read(self, row: dict[str, Any], epoch: int) -> dict[str, Any]:
+    def read(self, row: dict[str, Any], epoch: int, turn: int = 0) -> dict[str, Any]:
         """
         Reads a row.
 
@@ -75,6 +76,7 @@ class ClipReader:
                 `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
                 each 20 ms) where there are any; `listing`, which counts the listings of its file before this one.
             epoch (`int`): Varies the crop.
+            turn (`int`, *optional*, defaults to 0): How often the epoch has drawn this clip before; varies it too.
 
         Returns:
             `dict`: `input_values` (float32 of shape `(num_samples,)`), `seed` (`int`, for further draws), and for the
@@ -86,8 +88,9 @@ class ClipReader:
         """
         audio = _fetch(row.get("audio"))
         samples = self.decode(audio)
-        listings = [row[LISTING_COLUMN]] if row.get(LISTING_COLUMN) else []  # a clip listed again is cropped anew
-        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *listings])
+        listing = row.get(LISTING_COLUMN) or 0
+        again = [listing, turn] if turn else [listing] if listing else []  # listed or drawn again is cropped anew
+        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *again])
         example: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         start, stop = 0, len(samples)
         if self.max_samples is not None and len(samples) > self.max_samples:
@@ -141,6 +144,7 @@ class PretrainingClips(torch.utils.data.Dataset):
         training (`bool`, *optional*, defaults to `True`): Whether crops change from epoch to epoch.
         max_unusable_share (`float`, *optional*, defaults to 0.1):
             The largest share of unusable clips, among those read so far, to go on with.
+        balance (`SourceBalance`, *optional*): How often to draw from each source; by default each clip once.
     """
 
     def __init__(
@@ -149,6 +153,7 @@ class PretrainingClips(torch.utils.data.Dataset):
         reader: ClipReader,
         training: bool = True,
         max_unusable_share: float = MAX_UNUSABLE_SHARE,
+        balance: SourceBalance | None = None,
     ):
         if len(dataset) == 0:
             raise ValueError("The data set must hold clips, found none.")
@@ -159,7 +164,7 @@ class PretrainingClips(torch.utils.data.Dataset):
                 )
             check_teacher_column(dataset, reader.teacher.hidden_size)
         self.dataset, self.reader, self.training = dataset.with_format("arrow"), reader, training
-        self.max_unusable_share = max_unusable_share
+        self.max_unusable_share, self.balance = max_unusable_share, balance
         # In shared memory, so that workers that outlive an epoch see the next, and report what they read and skip.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._was_read = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
@@ -185,7 +190,9 @@ class PretrainingClips(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Reads a clip by its index, or by that and the turn in which the sampler draws it."""
+        index, turn = index if isinstance(index, tuple) else (index, 0)
         if not -len(self) <= index < len(self):
             raise IndexError(f"`index` must lie in a data set of {len(self)} clips, found: {index}")
         num_tried = min(len(self), MAX_IN_A_ROW)
@@ -193,7 +200,7 @@ class PretrainingClips(torch.utils.data.Dataset):
             row = self._row(position % len(self))
             self._was_read[position % len(self)] = True
             try:
-                return self.reader.read(row, self.epoch)
+                return self.reader.read(row, self.epoch, turn)
             except UnusableClip as error:
                 last_error = error
                 self._skip(position % len(self), row, error)
@@ -220,7 +227,7 @@ class PretrainingClips(torch.utils.data.Dataset):
         """Adds the codes of each whole clip, on the grid of 20 ms; `None` where it is unusable."""
         feature = List(Value("int64"))
         dataset = self.dataset.add_column(CODES_COLUMN, [clip or [] for clip in codes], feature=feature)
-        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share)
+        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share, self.balance)
 
     def _row(self, index: int) -> dict[str, Any]:
         table = self.dataset[index]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ..arguments import option
+from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
 from .clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
 from .sources import (
@@ -55,6 +56,9 @@ class UnlabelledAudioArguments(SourceArguments):
     )
     dataset_split_name: str = option(default="train", help="The data set's split to train on.")
     min_length_seconds: float = option(default=0.04, help="Skip shorter clips; the default is two encoder frames.")
+    source_column: str | None = option(
+        default=None, help="The column that names each clip's source, where sources are to be balanced."
+    )
 
 
 @dataclass
@@ -77,7 +81,12 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
     )
     streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
     shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
-
+    source_weights: list[str] | None = option(
+        default=None,
+        help="Draw clips from each source in these shares: `equal`, `sqrt_duration` (by the square root of its "
+        "duration), or a number for each. Sources are the entries of train_file or, in the order of their names, the "
+        "values of source_column. By default each clip is drawn once in an epoch.",
+    )
     decoded_cache: str | None = option(
         default=None,
         help="Decode each clip once into this folder, which then takes 115 MB per hour at 16 kHz, and read it from "
@@ -88,6 +97,13 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
         super().__post_init__()
         if self.streaming and self.decoded_cache is not None:
             raise ValueError("`decoded_cache` must come without `streaming`: a stream may have any size.")
+        if self.source_weights and self.streaming:
+            raise ValueError("`source_weights` must come without `streaming`: a stream gives its clips as they lie.")
+        if self.source_weights and not (self.train_file or self.source_column):
+            raise ValueError(
+                "`source_weights` must come with several entries of `train_file`, or with a `source_column`, found "
+                "neither. Give one of them."
+            )
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`validation_share` must be at least 0 and below 1, found: {self.validation_share}")
         if self.streaming and self.max_train_samples is not None:
@@ -138,6 +154,8 @@ def load_pretraining_clips(
     else:
         clips = PretrainingClips(train, reader, max_unusable_share=max_share)
         clips.fill_cache()
+        if data_args.source_weights:
+            clips.balance = _balance(clips, data_args)
     if teacher_args is not None and teacher is not None and teacher_args.standardize_teacher:
         teacher.standardize(train, seed, teacher_args.teacher_whitening)  # after the column was checked
     if validation is None:
@@ -147,6 +165,19 @@ def load_pretraining_clips(
     held_out = PretrainingClips(validation, reader, training=False, max_unusable_share=max_share)
     held_out.fill_cache()
     return clips, held_out
+
+
+def _balance(clips: PretrainingClips, args: PretrainingDataArguments) -> SourceBalance:
+    if SOURCE_COLUMN not in clips.dataset.column_names:
+        raise ValueError("`source_column` must be a column of tables or of a data set, found audio files alone.")
+    names = [str(name) for name in clips.dataset.with_format(None)[SOURCE_COLUMN]]
+    source_names = sorted(set(names)) if args.source_column else args.train_file or []
+
+    def seconds(index: int) -> float:
+        samples = clips.whole(index)
+        return 0.0 if samples is None else len(samples) / clips.reader.sampling_rate
+
+    return balance_sources(names, source_names, args.source_weights or [], seconds)
 
 
 def load_unlabelled_audio(
@@ -164,13 +195,15 @@ def load_unlabelled_audio(
 
     Returns:
         The training clips, an `IterableDataset` if `streaming`, and the validation clips or `None`. Columns: `audio`
-        (pass an entry to `decode_audio`) and, where the source has them, `codes`, `teacher_hidden_states` and
-        `num_frames`.
+        (pass an entry to `decode_audio`) and, where the source has them, `codes`, `teacher_hidden_states`,
+        `num_frames` and, to be balanced, `source`.
 
     Raises:
         `ValueError`: A file, a column or a row is missing or inconsistent; the message says which.
     """
-    train = _load_source(data_args, seed, data_args.streaming, teacher_args)
+    has_weighed_files = data_args.source_weights and not data_args.source_column
+    load = _load_each_entry if has_weighed_files else _load_source
+    train = load(data_args, seed, data_args.streaming, teacher_args)
     validation = None
     if data_args.validation_file:
         validation = _load_files(data_args.validation_file, data_args, False, teacher_args)
@@ -229,6 +262,26 @@ def _load_source(
         return _load_files(args.train_file, args, streaming, teacher_args)
     digits = spoken_digits(seed)["train"].select_columns("audio")
     return as_stream(digits) if streaming else digits
+
+
+def _load_each_entry(
+    args: UnlabelledAudioArguments, seed: int, streaming: bool, teacher_args: TeacherStatesArguments | None
+) -> Dataset | IterableDataset:
+    """Loads the entries of `train_file`, each with its name as the source of its clips."""
+    entries = args.train_file or []
+    counts = Counter(find_files(entries, FILE_SUFFIXES))
+    path, count = max(counts.items(), key=lambda item: item[1])
+    if count > 1 or (teacher_args is not None and teacher_args.teacher_file):
+        found = f"{path} in {count}" if count > 1 else "`teacher_file`, which belongs to all of them"
+        raise ValueError(
+            f"Entries of `train_file` with `source_weights` must share nothing, found {found}. Correct them, or name "
+            "the sources in a column and give --source_column."
+        )
+    datasets = []
+    for entry in entries:
+        dataset: Any = _load_source(replace(args, train_file=[entry]), seed, streaming, teacher_args)
+        datasets.append(dataset.add_column(SOURCE_COLUMN, [entry] * len(dataset)))
+    return _join(datasets)
 
 
 def _check_teacher_file(args: UnlabelledAudioArguments, streaming: bool) -> None:
@@ -309,7 +362,11 @@ def _with_our_columns(
         raise ValueError(
             f"{source} must have the column {args.audio_column_name!r}, found: {names}. Set --audio_column_name."
         )
+    if args.source_column and args.source_column not in names:
+        raise ValueError(f"{source} must have the column {args.source_column!r}, found: {names}. Set --source_column.")
     ours = {args.audio_column_name: "audio", CODES_COLUMN: CODES_COLUMN}
+    if args.source_column:
+        ours[args.source_column] = SOURCE_COLUMN
     if teacher_args is not None:
         ours |= {teacher_args.teacher_column_name: TEACHER_COLUMN, NUM_FRAMES_COLUMN: NUM_FRAMES_COLUMN}
     dataset = undecoded(dataset.select_columns([name for name in ours if name in names]), args.audio_column_name)

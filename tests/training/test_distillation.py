@@ -160,6 +160,15 @@ def test_a_resumed_run_continues_the_same_losses(distilled, clips, sounds, words
     assert losses(tmp_path) == pytest.approx(losses(distilled), abs=1e-6)
 
 
+def test_balanced_sources_resume_to_the_same_losses(clips, sounds, tmp_path):
+    entries = ["--train_file", str(clips / "0[0-3].wav"), str(clips / "*[4-9].wav"), "--source_weights", "equal"]
+    more = [*entries, "--eval_strategy", "no", "--save_steps", "3", "--max_steps", "5"]
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    more += ["--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-3")]
+    distill.main(arguments(clips, tmp_path / "resumed", [sounds], *more)[2:])
+    assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "run"), abs=1e-6)
+
+
 def test_teachers_hear_what_the_student_hears(clips, sounds, words, tmp_path, monkeypatch):
     heard, read = [], []
     ours, theirs = HEARForAudioClassification.__init__, DistillationTeacher.__call__
