@@ -191,7 +191,7 @@ class DistillationTrainer(PretrainingTrainer):
         waveform, mask = inputs["input_values"], inputs["attention_mask"]
         with torch.autocast(self.args.device.type, enabled=False):
             if self.distillation_model.training:
-                waveform = vary(waveform, mask, self.mixture_args)
+                waveform = vary(waveform, mask, self.mixture_args, self.student.config.sampling_rate)
             outputs = [teacher(waveform, mask) for teacher in self.teachers]
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]

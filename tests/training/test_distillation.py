@@ -22,6 +22,7 @@ from transformers import (
 
 import distill
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.acoustic_model_hear import HEARAcousticModel
 from hear_hf.data.mixtures import MixtureArguments, vary
 from hear_hf.data.teacher_states import TeacherFeatures
 from hear_hf.training.distillation_teachers import (
@@ -326,14 +327,39 @@ def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
     clips = [0.1 * torch.randn(n) for n in (4_000, 9_000, 2_500)]
     waveform, mask = ragged_batch(clips)
     args = MixtureArguments(random_gain_db=0, mixture_share=1, mixture_range_db=0)
-    mixed = vary(waveform, mask, args)
+    mixed = vary(waveform, mask, args, SAMPLING_RATE)
     assert not mixed[mask == 0].any() and not torch.equal(mixed[0, :4_000], clips[0])
     torch.manual_seed(0)
-    unmixed = vary(waveform, mask, MixtureArguments(random_gain_db=6, mixture_share=0))
+    unmixed = vary(waveform, mask, MixtureArguments(mixture_share=0), SAMPLING_RATE)
     ratios = [unmixed[i, : len(clip)] / clip for i, clip in enumerate(clips)]
     assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios)
     with pytest.raises(ValueError, match="`mixture_share` must be between 0 and 1"):
         MixtureArguments(mixture_share=2)
+
+
+def test_a_shift_turns_each_clip_within_its_own_length():
+    clips = [torch.arange(1.0, n + 1) for n in (4_000, 9_000, 2_500)]
+    waveform, mask = ragged_batch(clips)
+    args = MixtureArguments(random_gain_db=0, mixture_share=0, random_shift_seconds=0.1)
+    shifted = vary(waveform, mask, args, SAMPLING_RATE)
+    offsets = [int(shifted[i, : len(clip)].argmin()) for i, clip in enumerate(clips)]
+    for row, clip, offset in zip(shifted, clips, offsets, strict=True):
+        assert torch.equal(row[: len(clip)], clip.roll(offset)) and not row[len(clip) :].any()
+        assert min(offset, len(clip) - offset) <= 1_600
+    assert len(set(offsets)) == 3
+
+
+def test_spec_augment_is_the_student_s_alone(clips, words, tmp_path, monkeypatch):
+    masked, ours = [], HEARAcousticModel.forward
+    monkeypatch.setattr(
+        HEARAcousticModel,
+        "forward",
+        lambda model, x, masks, *args: masked.append(masks) or ours(model, x, masks, *args),
+    )
+    argv = arguments(clips, tmp_path, [words], *NO_SAVES)
+    argv[argv.index("--config_overrides") + 1] += ",apply_spec_augment=True,mask_time_prob=0.3"
+    distill.main(argv)
+    assert all(masks.mask_time_indices.any() for masks in masked[:4]) and masked[4].mask_time_indices is None
 
 
 def test_gradient_accumulation_changes_nothing(clips, sounds, words, tmp_path):
