@@ -5,6 +5,7 @@ clips of a step. The projectors, which bring the student's embeddings to the tea
 model that a run leaves.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from .. import HEARConfig, HEARForAudioClassification
 from ..arguments import option
 from ..data.mixtures import MixtureArguments, vary
 from ..frames_hear import num_encoder_frames
+from .averaging import WeightAverage
 from .distillation_teachers import DistillationTeacher, first_labelled, is_classifier
 from .pretraining import PretrainingArguments, PretrainingTrainer
 
 PROJECTORS_NAME = "projectors.safetensors"
+UNAVERAGED_NAME = "unaveraged.safetensors"  # in a checkpoint whose model and projectors are averages
 MIN_PROBABILITY = 1e-4  # of a label whose output bias is set
 
 
@@ -60,6 +63,16 @@ class DistillationArguments(PretrainingArguments):
     frame_embedding_loss_weight: float = option(
         default=2.0, help="Weight of the cosine distance to each teacher's time-resolved embedding."
     )
+    ema_decay: float | None = option(
+        default=None,
+        help="Evaluate and save an exponential moving average of the weights, of which each step keeps this share, "
+        "for example 0.999; by default the weights themselves.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must be above 0 and below 1, found: {self.ema_decay}")
 
 
 @dataclass
@@ -177,6 +190,9 @@ class DistillationTrainer(PretrainingTrainer):
         self.distillation_model, self.student = model, model.student
         self.teachers, self.mixture_args = teachers, mixture_args
         self.labelled = first_labelled(teachers)
+        self.average = None if self.args.ema_decay is None else WeightAverage(model, self.args.ema_decay)
+        if self.average is not None:
+            self.add_callback(self.average)
 
     def num_codes(self):
         return 0
@@ -214,21 +230,40 @@ class DistillationTrainer(PretrainingTrainer):
             return loss.detach(), None, None
         return loss.detach(), outputs["logits"].float(), inputs["teacher_logits"]
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Gives the model its averaged weights within the context, if these are wanted."""
+        return nullcontext() if self.average is None else self.average.swapped_in()
+
+    def evaluation_loop(self, *args, **kwargs):
+        with self.averaged():
+            return super().evaluation_loop(*args, **kwargs)
+
     def _save(self, output_dir=None, state_dict=None):
-        """Saves the student as the model, and in a checkpoint its projectors beside it."""
+        """Saves the student as the model, and in a checkpoint its projectors and what is averaged beside it."""
         whole, folder = self.model, Path(str(output_dir or self.args.output_dir))
+        is_checkpoint = self.args.should_save and folder.name.startswith(PREFIX_CHECKPOINT_DIR)
         self.model = self.student
         try:
-            super()._save(str(folder))
+            with self.averaged():
+                super()._save(str(folder))
+                if is_checkpoint:
+                    save_file(self.distillation_model.projectors.state_dict(), folder / PROJECTORS_NAME)
         finally:
             self.model = whole
-        if self.args.should_save and folder.name.startswith(PREFIX_CHECKPOINT_DIR):
-            save_file(self.distillation_model.projectors.state_dict(), folder / PROJECTORS_NAME)
+        if is_checkpoint and self.average is not None:
+            save_file(self.distillation_model.state_dict(), folder / UNAVERAGED_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         folder = Path(resume_from_checkpoint)
         self.student.load_state_dict(load_file(folder / "model.safetensors"))
         self.distillation_model.projectors.load_state_dict(load_file(folder / PROJECTORS_NAME))
+        if self.average is not None:
+            self.average.restart()
+            if (folder / UNAVERAGED_NAME).exists():
+                self.distillation_model.load_state_dict(load_file(folder / UNAVERAGED_NAME))
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 def loss_names(teachers: list[DistillationTeacher]) -> list[tuple[str, str]]:

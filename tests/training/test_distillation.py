@@ -170,6 +170,42 @@ def test_balanced_sources_resume_to_the_same_losses(clips, sounds, tmp_path):
     assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "run"), abs=1e-6)
 
 
+def test_averaged_weights_are_saved_and_evaluated_and_resume(clips, sounds, words, tmp_path):
+    more = ["--ema_decay", "0.5", "--learning_rate", "1e-2", "--save_steps", "1", "--save_total_limit", "9"]
+    distill.main(arguments(clips, tmp_path / "run", [sounds, words], *more))
+    steps = [load_file(tmp_path / "run" / f"checkpoint-{i}" / "unaveraged.safetensors") for i in range(1, 5)]
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    for name, tensor in saved.items():
+        expected = steps[0][f"student.{name}"]
+        for step in steps[1:]:
+            expected = expected.lerp(step[f"student.{name}"], 0.5) if expected.is_floating_point() else tensor
+        torch.testing.assert_close(tensor, expected, msg=name)
+    assert not torch.equal(saved["classifier.out_proj.weight"], steps[-1]["student.classifier.out_proj.weight"])
+
+    more += ["--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-2")]
+    distill.main(arguments(clips, tmp_path / "resumed", [sounds, words], *more))
+    for name in ("loss", "eval_loss"):
+        assert losses(tmp_path / "resumed", name) == pytest.approx(losses(tmp_path / "run", name), abs=1e-6)
+    for name, tensor in load_file(tmp_path / "resumed" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=1e-6, msg=name)
+
+    # The saved model is what was evaluated: it gives the same loss again.
+    more = ["--model_name_or_path", str(tmp_path / "run"), "--eval_on_start", "--save_strategy", "no"]
+    distill.main(arguments(clips, tmp_path / "again", [sounds, words], *more))
+    name = "eval_label_loss"
+    assert losses(tmp_path / "again", name)[0] == pytest.approx(losses(tmp_path / "run", name)[-1], abs=1e-5)
+
+
+def test_the_best_checkpoint_is_loaded_at_the_end(clips, words, tmp_path):
+    more = ["--load_best_model_at_end", "--save_steps", "1", "--eval_steps", "1", "--learning_rate", "1"]
+    distill.main(arguments(clips, tmp_path, [words], *more))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    best = load_file(Path(state["best_model_checkpoint"]) / "model.safetensors")
+    found = load_file(tmp_path / "model.safetensors")
+    assert not state["best_model_checkpoint"].endswith("-4")
+    assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
+
+
 def test_teachers_hear_what_the_student_hears(clips, sounds, words, tmp_path, monkeypatch):
     heard, read = [], []
     ours, theirs = HEARForAudioClassification.__init__, DistillationTeacher.__call__
