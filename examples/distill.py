@@ -13,7 +13,7 @@ The result names sounds at once: `predict.py runs/distilled clip.wav`.
 from hear_hf import HEARFeatureExtractor
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.mixtures import MixtureArguments
-from hear_hf.data.unlabelled import PretrainingDataArguments
+from hear_hf.data.unlabelled import DistillationDataArguments
 from hear_hf.evaluation.metrics import teacher_label_metrics
 from hear_hf.training.distillation import (
     DistillationArguments,
@@ -21,6 +21,7 @@ from hear_hf.training.distillation import (
     DistillationTrainer,
     LossWeights,
     StudentArguments,
+    encode_labels,
     load_student,
     load_student_config,
 )
@@ -36,14 +37,16 @@ from hear_hf.training.runs import start
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    arguments = (StudentArguments, DistillationTeacherArguments, PretrainingDataArguments, MixtureArguments)
+    arguments = (StudentArguments, DistillationTeacherArguments, DistillationDataArguments, MixtureArguments)
     arguments += (DistillationArguments,)
     model_args, teacher_args, data_args, mixture_args, training_args = parse_arguments(arguments, argv, __doc__)
     start(training_args)
 
     config = load_student_config(model_args)
     teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
-    train, validation = load_clips(config, data_args, training_args)
+    train, validation = (
+        encode_labels(clips, first_labelled(teachers)) for clips in load_clips(config, data_args, training_args)
+    )
     measure(teachers, train, teacher_args.num_statistics_clips)
 
     student = load_student(model_args, config, first_labelled(teachers))

@@ -24,6 +24,7 @@ from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_colum
 from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
 
 CODES_COLUMN = "codes"
+LABELS_COLUMN = "labels"
 LISTING_COLUMN = "listing"
 # So many clips must be read before their unusable share counts, and so many in a row may be unusable.
 MIN_CLIPS_READ, MAX_IN_A_ROW = 1_000, 100
@@ -74,14 +75,15 @@ class ClipReader:
         Args:
             row (`dict`):
                 `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
-                each 20 ms) where there are any; `listing`, which counts the listings of its file before this one.
+                each 20 ms) where there are any; `labels`, as indices; `listing`, which counts the listings of its
+                file before this one.
             epoch (`int`): Varies the crop.
             turn (`int`, *optional*, defaults to 0): How often the epoch has drawn this clip before; varies it too.
 
         Returns:
             `dict`: `input_values` (float32 of shape `(num_samples,)`), `seed` (`int`, for further draws), and for the
             crop's encoder frames `teacher_hidden_states` (float32 of shape `(num_frames, hidden_size)`) and `codes`
-            (int64 of shape `(num_frames,)`) where the row has them.
+            (int64 of shape `(num_frames,)`) where the row has them; `labels` (int64) likewise.
 
         Raises:
             `UnusableClip`: The message says why.
@@ -104,6 +106,8 @@ class ClipReader:
             example[TEACHER_COLUMN] = self._cut_teacher(self.teacher, values, len(samples), start, stop, num_frames)
         if CODES_COLUMN in row:
             example[CODES_COLUMN] = self._cut_codes(row[CODES_COLUMN], len(samples), start, num_frames)
+        if LABELS_COLUMN in row:
+            example[LABELS_COLUMN] = np.asarray(row[LABELS_COLUMN], dtype=np.int64)
         return example
 
     def decode(self, audio: dict[str, Any]) -> np.ndarray:
@@ -225,8 +229,28 @@ class PretrainingClips(torch.utils.data.Dataset):
 
     def with_codes(self, codes: list[list[int] | None]) -> "PretrainingClips":
         """Adds the codes of each whole clip, on the grid of 20 ms; `None` where it is unusable."""
-        feature = List(Value("int64"))
-        dataset = self.dataset.add_column(CODES_COLUMN, [clip or [] for clip in codes], feature=feature)
+        return self._with_lists(CODES_COLUMN, [clip or [] for clip in codes])
+
+    def with_label_ids(self, label2id: dict[str, int]) -> "PretrainingClips":
+        """
+        Gives the labels of each clip as indices, where they were names.
+
+        Raises:
+            `ValueError`: A name is not in `label2id`, or no clip has a label.
+        """
+        names = self.dataset.with_format(None)[LABELS_COLUMN][:]
+        found = {name for clip in names for name in clip}
+        if not found or found - set(label2id):
+            raise ValueError(
+                f"The labels of the clips must be among the teacher's {len(label2id)}, found "
+                f"{f'also {sorted(found - set(label2id))[:10]}' if found else 'none'}. Correct `label_column_name` or "
+                "its labels; null stands for none."
+            )
+        return self._with_lists(LABELS_COLUMN, [[label2id[name] for name in clip] for clip in names])
+
+    def _with_lists(self, column: str, lists: list[list[int]]) -> "PretrainingClips":
+        others = self.dataset.remove_columns(list({column} & set(self.dataset.column_names)))
+        dataset = others.add_column(column, lists, feature=List(Value("int64")))
         return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share, self.balance)
 
     def _row(self, index: int) -> dict[str, Any]:
@@ -234,8 +258,8 @@ class PretrainingClips(torch.utils.data.Dataset):
         row = {"audio": table["audio"][0].as_py()}
         for column in {TEACHER_COLUMN, CODES_COLUMN} & set(table.column_names):
             row[column] = row_values(table, column)
-        if LISTING_COLUMN in table.column_names:
-            row[LISTING_COLUMN] = table[LISTING_COLUMN][0].as_py()
+        for column in {LISTING_COLUMN, LABELS_COLUMN} & set(table.column_names):
+            row[column] = table[column][0].as_py()
         return row
 
     def _skip(self, index: int, row: dict[str, Any], error: UnusableClip) -> None:

@@ -264,7 +264,7 @@ def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: t
     """Gives all splits the same classes, and drops every column but `audio`, `label` and those to keep."""
     labels, class_names = {}, {}
     for split, dataset in splits.items():
-        labels[split], class_names[split] = _named_labels(dataset.features["label"], dataset["label"][:], split)
+        labels[split], class_names[split] = named_labels(dataset.features["label"], dataset["label"][:], split)
     labels = _split_joined_labels(labels, class_names, multi_label)
     multi_label = multi_label or any(isinstance(label, list) for values in labels.values() for label in values)
     for split, values in labels.items():
@@ -298,8 +298,8 @@ def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: t
     return splits
 
 
-def _named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:
-    """Each clip's label by name (`None` where it has none) or list of names, and the classes declared, if any."""
+def named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:
+    """Returns each clip's label by name (`None` where it has none) or list of names, and declared classes, if any."""
     item = getattr(feature, "feature", feature)  # of a list
     dtype = str(getattr(item, "dtype", item))
     if not dtype.startswith(("string", "large_string", "int", "uint", "bool")):

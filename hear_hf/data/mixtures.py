@@ -40,7 +40,7 @@ class MixtureArguments:
 
 def vary(
     waveform: torch.Tensor, attention_mask: torch.Tensor, args: MixtureArguments, sampling_rate: int
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Shifts, mixes and amplifies clips at random.
 
@@ -52,12 +52,14 @@ def vary(
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_samples)`: Clips of the same lengths, 0 in padding.
+        `torch.Tensor` of shape `(batch_size,)`: The clip of the batch that each is mixed with; itself if with none.
     """
     lengths = attention_mask.sum(-1, keepdim=True).clamp(min=1)
     waveform = waveform * frame_mask(lengths, waveform.shape[1])
     if args.random_shift_seconds > 0:
         waveform = shift(waveform, lengths, args.random_shift_seconds * sampling_rate)
-    return mix(waveform, lengths, args) * amplitude(args.random_gain_db * (2 * draw(waveform) - 1))
+    mixed, partners = mix(waveform, lengths, args)
+    return mixed * amplitude(args.random_gain_db * (2 * draw(waveform) - 1)), partners
 
 
 def shift(waveform: torch.Tensor, lengths: torch.Tensor, max_samples: float) -> torch.Tensor:
@@ -67,15 +69,18 @@ def shift(waveform: torch.Tensor, lengths: torch.Tensor, max_samples: float) -> 
     return waveform.gather(1, position) * frame_mask(lengths, waveform.shape[1])
 
 
-def mix(waveform: torch.Tensor, lengths: torch.Tensor, args: MixtureArguments) -> torch.Tensor:
+def mix(waveform: torch.Tensor, lengths: torch.Tensor, args: MixtureArguments) -> tuple[torch.Tensor, torch.Tensor]:
     """Adds to a share of the clips (B, N) another one, at a level drawn for each, repeated to the clip's length."""
-    partners = torch.randperm(len(waveform)).to(waveform.device)
+    own, partners = (
+        torch.arange(len(waveform), device=waveform.device),
+        torch.randperm(len(waveform)).to(waveform.device),
+    )
     is_mixed, level_db = draw(waveform) < args.mixture_share, -args.mixture_range_db * draw(waveform)
     level = (waveform.square().sum(-1, keepdim=True) / lengths).sqrt()
     position = torch.arange(waveform.shape[1], device=waveform.device) % lengths[partners]
     partner = waveform[partners].gather(1, position) * frame_mask(lengths, waveform.shape[1])
     factor = amplitude(level_db) * level / level[partners].clamp(min=SILENCE)
-    return waveform + is_mixed * factor * partner
+    return waveform + is_mixed * factor * partner, partners.where(is_mixed[:, 0], own)
 
 
 def amplitude(decibels: torch.Tensor) -> torch.Tensor:

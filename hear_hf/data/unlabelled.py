@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets import Dataset, IterableDataset, List, Value, concatenate_datasets
 
 from ..arguments import option
 from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
-from .clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
+from .clips import CODES_COLUMN, LABELS_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
+from .labelled import named_labels
 from .sources import (
     AUDIO_SUFFIXES,
     TABLE_SUFFIXES,
@@ -59,6 +60,10 @@ class UnlabelledAudioArguments(SourceArguments):
     source_column: str | None = option(
         default=None, help="The column that names each clip's source, where sources are to be balanced."
     )
+
+    def further_columns(self) -> dict[str, str]:
+        """Columns that are asked for beside the audio, with our names for them."""
+        return {self.source_column: SOURCE_COLUMN} if self.source_column else {}
 
 
 @dataclass
@@ -108,6 +113,25 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
             raise ValueError(f"`validation_share` must be at least 0 and below 1, found: {self.validation_share}")
         if self.streaming and self.max_train_samples is not None:
             raise ValueError("`max_train_samples` must come without `streaming`: limit a stream with --max_steps.")
+
+
+@dataclass
+class DistillationDataArguments(PretrainingDataArguments):
+    """Where the clips of a distillation come from, and the labels of those that have any."""
+
+    label_column_name: str | None = option(
+        default=None,
+        help="Also learn from this column, where it is not null: names of the teacher's labels, a list of them or "
+        "several joined by ';'. By default no labels are read.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.label_column_name and self.streaming:
+            raise ValueError("`label_column_name` must come without `streaming`: all labels are checked beforehand.")
+
+    def further_columns(self):
+        return super().further_columns() | ({self.label_column_name: LABELS_COLUMN} if self.label_column_name else {})
 
 
 def load_pretraining_clips(
@@ -255,7 +279,7 @@ def _load_source(
             raise ValueError(
                 f"--data_dir must be a folder with audio files in or below it, found none in {args.data_dir}"
             )
-        return from_files(paths, streaming)
+        return _loose_files(paths, args, streaming)
     if args.train_file:
         if teacher_args is not None and teacher_args.teacher_file:
             return _join(_load_with_teachers(args, teacher_args))
@@ -330,12 +354,17 @@ def _load_neighbours(
     datasets = []
     for (suffix, _), neighbours in groupby(paths, lambda path: (path.suffix.lower(), path.parent)):
         if suffix in AUDIO_SUFFIXES:
-            datasets.append(from_files(list(neighbours), streaming))
+            datasets.append(_loose_files(list(neighbours), args, streaming))
             continue
         for table, folder in read_tables(list(neighbours), streaming):
             clips = _with_our_columns(table, args, teacher_args, f"Tables in {folder}")
             datasets.append(with_absolute_paths(clips, "audio", folder))
     return datasets
+
+
+def _loose_files(paths: list[Path], args: UnlabelledAudioArguments, streaming: bool) -> Dataset | IterableDataset:
+    clips = from_files(paths, streaming)
+    return _with_label_names(clips, "files") if LABELS_COLUMN in args.further_columns().values() else clips
 
 
 def _listings(paths: list[Path]) -> list[list[Path]]:
@@ -364,14 +393,28 @@ def _with_our_columns(
         )
     if args.source_column and args.source_column not in names:
         raise ValueError(f"{source} must have the column {args.source_column!r}, found: {names}. Set --source_column.")
-    ours = {args.audio_column_name: "audio", CODES_COLUMN: CODES_COLUMN}
-    if args.source_column:
-        ours[args.source_column] = SOURCE_COLUMN
+    ours = {args.audio_column_name: "audio", CODES_COLUMN: CODES_COLUMN, **args.further_columns()}
     if teacher_args is not None:
         ours |= {teacher_args.teacher_column_name: TEACHER_COLUMN, NUM_FRAMES_COLUMN: NUM_FRAMES_COLUMN}
     dataset = undecoded(dataset.select_columns([name for name in ours if name in names]), args.audio_column_name)
     renamed = {old: new for old, new in ours.items() if old in names and old != new}
-    return dataset.rename_columns(renamed) if renamed else dataset
+    dataset = dataset.rename_columns(renamed) if renamed else dataset
+    return _with_label_names(dataset, source) if LABELS_COLUMN in ours.values() else dataset
+
+
+def _with_label_names(dataset: Any, source: str) -> Dataset:
+    """Makes of the column of labels lists of names, empty where a clip has none or there is no column."""
+    if LABELS_COLUMN not in dataset.column_names:
+        return _with_labels(dataset, [[]] * len(dataset))
+    values, declared = named_labels(dataset.features[LABELS_COLUMN], dataset[LABELS_COLUMN][:], source)
+    lists = [value if isinstance(value, list) else [value] if value else [] for value in values]
+    if declared is None:
+        lists = [[part.strip() for name in names for part in name.split(";") if part.strip()] for names in lists]
+    return _with_labels(dataset.remove_columns(LABELS_COLUMN), lists)
+
+
+def _with_labels(dataset: Dataset, lists: list[list[str]]) -> Dataset:
+    return dataset.add_column(LABELS_COLUMN, lists, feature=List(Value("string")))
 
 
 def _load_with_teachers(args: UnlabelledAudioArguments, teacher_args: TeacherStatesArguments) -> list[Dataset]:

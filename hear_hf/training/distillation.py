@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import HEARConfig, HEARForAudioClassification
 from ..arguments import option
+from ..data.clips import LABELS_COLUMN, PretrainingClips, StreamedClips
 from ..data.mixtures import MixtureArguments, vary
 from ..frames_hear import num_encoder_frames
 from .averaging import WeightAverage
@@ -57,6 +58,9 @@ class DistillationArguments(PretrainingArguments):
     label_temperature: float = option(
         default=2.0, help="Divide the logits by this where the teacher's labels share a softmax (arXiv:1503.02531)."
     )
+    true_label_loss_weight: float = option(
+        default=0.3, help="Weight of the cross entropy to the labels that clips have, summed over them."
+    )
     clip_embedding_loss_weight: float = option(
         default=2.0, help="Weight of the cosine distance to each teacher's embedding of the clip."
     )
@@ -77,9 +81,10 @@ class DistillationArguments(PretrainingArguments):
 
 @dataclass
 class LossWeights:
-    """The weights of the three kinds of losses, and the temperature of a softmax teacher."""
+    """The weights of the kinds of losses, and the temperature of a softmax teacher."""
 
     label: float
+    true_label: float
     clip_embedding: float
     frame_embedding: float
     temperature: float = 1.0
@@ -88,6 +93,7 @@ class LossWeights:
     def of(cls, args: DistillationArguments) -> "LossWeights":
         return cls(
             args.label_loss_weight,
+            args.true_label_loss_weight,
             args.clip_embedding_loss_weight,
             args.frame_embedding_loss_weight,
             args.label_temperature,
@@ -131,6 +137,7 @@ class DistillationModel(nn.Module):
         frame_targets: list[torch.Tensor],
         covered: list[torch.Tensor],
         teacher_logits: torch.Tensor | None = None,
+        true_labels: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -140,6 +147,8 @@ class DistillationModel(nn.Module):
             frame_targets (`list[torch.Tensor]`): Of each teacher, `(batch_size, num_frames, frame_width)`.
             covered (`list[torch.Tensor]`): Of each teacher the frames that it covers, `(batch_size, num_frames)`.
             teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): Of the labelled teacher.
+            true_labels (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
+                1 where a clip has a label, 0 elsewhere; a clip without any is not scored.
 
         Returns:
             `dict[str, torch.Tensor]`: The weighted sum `loss`, each loss by its name, and `logits`.
@@ -160,6 +169,9 @@ class DistillationModel(nn.Module):
             losses["label_loss"] = self.label_loss(logits.float(), teacher_logits)
             losses["agreement"] = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
             total = total + self.weights.label * losses["label_loss"]
+        if true_labels is not None:
+            losses["true_label_loss"] = self.true_label_loss(logits.float(), true_labels)
+            total = total + self.weights.true_label * losses["true_label_loss"]
         return {"loss": total, **losses, "logits": logits}
 
     def label_loss(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
@@ -173,9 +185,19 @@ class DistillationModel(nn.Module):
         divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         return temperature**2 * divergence  # so that its gradients keep their size (arXiv:1503.02531, 2.1)
 
+    def true_label_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross entropy to labels of 0 or 1, summed; the mean over all clips, of which those without count 0."""
+        if self.is_multi_label:
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+        else:
+            losses = -(logits.log_softmax(-1) * labels).sum(-1) / labels.sum(-1).clamp(min=1)
+        return (losses * labels.any(-1)).mean()
+
 
 class DistillationTrainer(PretrainingTrainer):
     """Trains a [`DistillationModel`] on what its teachers make of the clips, and saves the student."""
+
+    args: DistillationArguments
 
     def __init__(
         self,
@@ -205,9 +227,10 @@ class DistillationTrainer(PretrainingTrainer):
         if "clip_targets" in inputs:
             return inputs
         waveform, mask = inputs["input_values"], inputs["attention_mask"]
+        partners = torch.arange(len(waveform), device=waveform.device)
         with torch.autocast(self.args.device.type, enabled=False):
             if self.distillation_model.training:
-                waveform = vary(waveform, mask, self.mixture_args, self.student.config.sampling_rate)
+                waveform, partners = vary(waveform, mask, self.mixture_args, self.student.config.sampling_rate)
             outputs = [teacher(waveform, mask) for teacher in self.teachers]
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]
@@ -216,6 +239,10 @@ class DistillationTrainer(PretrainingTrainer):
         completed |= {"frame_targets": frame_targets, "covered": covered}
         if self.labelled is not None:
             completed["teacher_logits"] = outputs[self.teachers.index(self.labelled)].logits
+        if "label_ids" in inputs and self.labelled is not None:
+            labels = multi_hot(inputs["label_ids"], self.labelled.num_labels)
+            is_known = (labels.any(-1) & labels[partners].any(-1)).unsqueeze(-1)
+            completed["true_labels"] = labels.maximum(labels[partners]) * is_known  # of a mixture, if both have some
         return completed
 
     def logged(self, inputs, outputs):
@@ -273,6 +300,12 @@ def loss_names(teachers: list[DistillationTeacher]) -> list[tuple[str, str]]:
     return [(f"clip_embedding_loss_{name}", f"frame_embedding_loss_{name}") for name in names]
 
 
+def multi_hot(label_ids: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """Indices padded by -1, (B, any) -> 0 or 1 for each label, (B, num_labels)"""
+    columns = torch.zeros(len(label_ids), num_labels + 1, device=label_ids.device)
+    return columns.scatter(1, label_ids + 1, 1.0)[:, 1:]
+
+
 def cosine_distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """1 less the cosine, in float32: (..., D) -> (...)"""
     return 1 - nn.functional.cosine_similarity(predicted.float(), target.float(), dim=-1)
@@ -281,6 +314,20 @@ def cosine_distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tens
 def mean_over_frames(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
     """Mean over the scored frames of each clip, 0 where there are none: (B, n) -> (B,)"""
     return (values * scored).sum(-1) / scored.sum(-1).clamp(min=1)
+
+
+def encode_labels(
+    clips: PretrainingClips | StreamedClips | None, labelled: DistillationTeacher | None
+) -> PretrainingClips | StreamedClips | None:
+    """Gives the labels that clips have as indices into the teacher's, which must have them all."""
+    if not isinstance(clips, PretrainingClips) or LABELS_COLUMN not in clips.dataset.column_names:
+        return clips
+    if labelled is None:
+        raise ValueError(
+            "`label_column_name` must come with a teacher that has labels, found none. Fine-tune on your labels after "
+            "the distillation."
+        )
+    return clips.with_label_ids({name: index for index, name in labelled.id2label.items()})
 
 
 def load_student_config(args: StudentArguments) -> HEARConfig:

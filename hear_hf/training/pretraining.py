@@ -77,7 +77,8 @@ class PretrainingCollator:
     Returns:
         `input_values` and `attention_mask` of shape `(batch_size, num_samples)`, and by frames of 20 ms
         `mask_time_indices` where a mask is drawn, and `teacher_hidden_states` and `labels` where the items of the
-        batch hold `teacher_hidden_states` and `codes`.
+        batch hold `teacher_hidden_states` and `codes`; `label_ids` of shape `(batch_size, max_labels)`, padded by -1,
+        where they hold `labels`.
     """
 
     feature_extractor: HEARFeatureExtractor
@@ -93,7 +94,8 @@ class PretrainingCollator:
             share, length = self.mask_time_prob, self.mask_time_length
             masks = [clip_mask(n, share, length, item["seed"]) for n, item in zip(num_frames, items, strict=True)]
             batch["mask_time_indices"] = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
-        for key, name, padding in (("teacher_hidden_states",) * 2 + (0.0,), ("codes", "labels", -100)):
+        columns = (("teacher_hidden_states",) * 2 + (0.0,), ("codes", "labels", -100), ("labels", "label_ids", -1))
+        for key, name, padding in columns:
             if key in items[0]:
                 rows = [torch.tensor(item[key]) for item in items]
                 batch[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)

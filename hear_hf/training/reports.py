@@ -122,7 +122,7 @@ def report_distillation(
         base_model (`str`, *optional*): What training started from; random weights by default.
     """
     folder = Path(str(trainer.args.output_dir))
-    losses = ("loss", *sum(loss_names(trainer.teachers), ()), "label_loss")
+    losses = ("loss", *sum(loss_names(trainer.teachers), ()), "label_loss", "true_label_loss")
     names = [*losses, "agreement", "mean_average_precision", "audio_hours_per_second"]
     scores = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
     run = unlabelled_run(trainer, "Teachers and model heard the same crops, shifts, gains and mixtures of two clips.")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -25,6 +27,9 @@ from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.acoustic_model_hear import HEARAcousticModel
 from hear_hf.data.mixtures import MixtureArguments, vary
 from hear_hf.data.teacher_states import TeacherFeatures
+from hear_hf.data.unlabelled import DistillationDataArguments
+from hear_hf.training import distillation
+from hear_hf.training.distillation import DistillationModel
 from hear_hf.training.distillation_teachers import (
     DistillationTeacher,
     DistillationTeacherArguments,
@@ -32,6 +37,7 @@ from hear_hf.training.distillation_teachers import (
     TeacherOutputs,
     load_teachers,
 )
+from hear_hf.training.loading import EpochSampler
 from helpers import ragged_batch, save_wav2vec2
 from teacher_models import (
     EfficientATConfig,
@@ -363,12 +369,14 @@ def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
     clips = [0.1 * torch.randn(n) for n in (4_000, 9_000, 2_500)]
     waveform, mask = ragged_batch(clips)
     args = MixtureArguments(random_gain_db=0, mixture_share=1, mixture_range_db=0)
-    mixed = vary(waveform, mask, args, SAMPLING_RATE)
-    assert not mixed[mask == 0].any() and not torch.equal(mixed[0, :4_000], clips[0])
+    mixed, partners = vary(waveform, mask, args, SAMPLING_RATE)
+    assert not mixed[mask == 0].any()
+    for i, clip in enumerate(clips):
+        assert partners[i] == i or not torch.equal(mixed[i, : len(clip)], clip)
     torch.manual_seed(0)
-    unmixed = vary(waveform, mask, MixtureArguments(mixture_share=0), SAMPLING_RATE)
+    unmixed, partners = vary(waveform, mask, MixtureArguments(mixture_share=0), SAMPLING_RATE)
     ratios = [unmixed[i, : len(clip)] / clip for i, clip in enumerate(clips)]
-    assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios)
+    assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios) and partners.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="`mixture_share` must be between 0 and 1"):
         MixtureArguments(mixture_share=2)
 
@@ -377,12 +385,61 @@ def test_a_shift_turns_each_clip_within_its_own_length():
     clips = [torch.arange(1.0, n + 1) for n in (4_000, 9_000, 2_500)]
     waveform, mask = ragged_batch(clips)
     args = MixtureArguments(random_gain_db=0, mixture_share=0, random_shift_seconds=0.1)
-    shifted = vary(waveform, mask, args, SAMPLING_RATE)
+    shifted, _ = vary(waveform, mask, args, SAMPLING_RATE)
     offsets = [int(shifted[i, : len(clip)].argmin()) for i, clip in enumerate(clips)]
     for row, clip, offset in zip(shifted, clips, offsets, strict=True):
         assert torch.equal(row[: len(clip)], clip.roll(offset)) and not row[len(clip) :].any()
         assert min(offset, len(clip) - offset) <= 1_600
     assert len(set(offsets)) == 3
+
+
+def write_labels(clips: Path, folder: Path, labels: list) -> list[str]:
+    """A table of the clips with a label each, and the arguments that name it."""
+    pq.write_table(
+        pa.table({"audio": [str(file) for file in sorted(clips.iterdir())], "label": labels}), folder / "t.parquet"
+    )
+    return ["--train_file", str(folder / "t.parquet"), "--label_column_name", "label"]
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_labels_of_clips_are_learned_where_they_have_some(clips, sounds, tmp_path, softmax):
+    labels = [None if i % 4 == 3 else f"sound {i % 4}" for i in range(16)]
+    more = [*write_labels(clips, tmp_path, labels), *NO_SAVES, "--max_steps", "40", "--learning_rate", "1e-2"]
+    more += ["--label_loss_weight", "0", "--true_label_loss_weight", "1", "--mixture_share", "0"]
+    more += ["--teacher_problem_type", "single_label_classification"] if softmax else []
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    found = losses(tmp_path / "run", "true_label_loss")
+    assert np.mean(found[-5:]) < 0.7 * np.mean(found[:2]) and losses(tmp_path / "run", "eval_true_label_loss")
+
+
+def test_a_mixture_has_the_labels_of_both_clips_if_both_have_some(clips, sounds, tmp_path, monkeypatch):
+    labels = ["sound 0;sound 1", None, "sound 2", "sound 3"] * 4
+    more = write_labels(clips, tmp_path, labels)
+    seen, forward = [], DistillationModel.forward
+    monkeypatch.setattr(
+        DistillationModel,
+        "forward",
+        lambda self, **inputs: seen.append(inputs["true_labels"]) or forward(self, **inputs),
+    )
+    pairs = [1, 2, 0, 3]
+    monkeypatch.setattr(distillation, "vary", lambda waveform, *_: (waveform, torch.tensor(pairs)))
+    monkeypatch.setattr(EpochSampler, "__iter__", lambda self: iter(range(4)))
+    more += ["--validation_share", "0", "--max_steps", "1", *NO_SAVES]
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    assert seen[0].tolist() == [[0] * 5, [0] * 5, [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]
+
+
+def test_labels_that_the_teacher_does_not_know_are_refused(clips, sounds, words, tmp_path):
+    for labels, teacher, message in (
+        (["sound 0", "a cat"] * 8, sounds, r"among the teacher's 5, found also \['a cat'\]"),
+        (["", None] * 8, sounds, "among the teacher's 5, found none"),
+        (["sound 0"] * 16, words, "must come with a teacher that has labels"),
+    ):
+        more = write_labels(clips, tmp_path, labels)
+        with pytest.raises(ValueError, match=message):
+            distill.main(arguments(clips, tmp_path / "run", [teacher], *more)[2:])
+    with pytest.raises(ValueError, match="`label_column_name` must come without `streaming`"):
+        DistillationDataArguments(label_column_name="label", streaming=True)
 
 
 def test_spec_augment_is_the_student_s_alone(clips, words, tmp_path, monkeypatch):
