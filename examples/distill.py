@@ -34,12 +34,15 @@ from hear_hf.training.distillation_teachers import (
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
 from hear_hf.training.reports import report_distillation
 from hear_hf.training.runs import start
+from hear_hf.training.student_probe import StudentProbeArguments, load_probe
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (StudentArguments, DistillationTeacherArguments, DistillationDataArguments, MixtureArguments)
-    arguments += (DistillationArguments,)
-    model_args, teacher_args, data_args, mixture_args, training_args = parse_arguments(arguments, argv, __doc__)
+    arguments += (StudentProbeArguments, DistillationArguments)
+    model_args, teacher_args, data_args, mixture_args, probe_args, training_args = parse_arguments(
+        arguments, argv, __doc__
+    )
     start(training_args)
 
     config = load_student_config(model_args)
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         compute_metrics=teacher_label_metrics,
         teachers=teachers,
         mixture_args=mixture_args,
+        probe=load_probe(probe_args, feature_extractor, training_args.seed),
     )
     return run(
         trainer, lambda metrics: report_distillation(trainer, metrics, data_args, model_args.model_name_or_path)

@@ -24,6 +24,7 @@ from ..frames_hear import num_encoder_frames
 from .averaging import WeightAverage
 from .distillation_teachers import DistillationTeacher, first_labelled, is_classifier
 from .pretraining import PretrainingArguments, PretrainingTrainer
+from .student_probe import StudentProbe
 
 PROJECTORS_NAME = "projectors.safetensors"
 UNAVERAGED_NAME = "unaveraged.safetensors"  # in a checkpoint whose model and projectors are averages
@@ -205,12 +206,18 @@ class DistillationTrainer(PretrainingTrainer):
         *args,
         teachers: list[DistillationTeacher],
         mixture_args: MixtureArguments,
+        probe: StudentProbe | None = None,
         **kwargs,
     ):
         wrapped: Any = model  # not a model of Transformers itself
         super().__init__(wrapped, *args, **kwargs)
         self.distillation_model, self.student = model, model.student
-        self.teachers, self.mixture_args = teachers, mixture_args
+        self.teachers, self.mixture_args, self.probe = teachers, mixture_args, probe
+        if probe is not None and self.eval_dataset is None:
+            raise ValueError(
+                "`probe_file` must come with held-out clips, at whose evaluation it is read, found none: raise "
+                "`validation_share` or give `validation_file`."
+            )
         self.labelled = first_labelled(teachers)
         self.average = None if self.args.ema_decay is None else WeightAverage(model, self.args.ema_decay)
         if self.average is not None:
@@ -261,9 +268,16 @@ class DistillationTrainer(PretrainingTrainer):
         """Gives the model its averaged weights within the context, if these are wanted."""
         return nullcontext() if self.average is None else self.average.swapped_in()
 
-    def evaluation_loop(self, *args, **kwargs):
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
         with self.averaged():
-            return super().evaluation_loop(*args, **kwargs)
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            probed = {} if self.probe is None else self.probe(self.student.hear, self.args.eval_batch_size)
+        probed = {f"{metric_key_prefix}_{name}": score for name, score in probed.items()}
+        return output._replace(metrics=(output.metrics or {}) | probed)
 
     def _save(self, output_dir=None, state_dict=None):
         """Saves the student as the model, and in a checkpoint its projectors and what is averaged beside it."""

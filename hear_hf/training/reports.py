@@ -123,7 +123,8 @@ def report_distillation(
     """
     folder = Path(str(trainer.args.output_dir))
     losses = ("loss", *sum(loss_names(trainer.teachers), ()), "label_loss", "true_label_loss")
-    names = [*losses, "agreement", "mean_average_precision", "audio_hours_per_second"]
+    metric_names = ("agreement", "mean_average_precision", "probe_accuracy", "probe_mean_average_precision")
+    names = [*losses, *metric_names, "audio_hours_per_second"]
     scores = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
     run = unlabelled_run(trainer, "Teachers and model heard the same crops, shifts, gains and mixtures of two clips.")
     facts = card_facts(trainer, run, data_args, scores, base_model=base_model, model=trainer.student)

@@ -38,6 +38,7 @@ from hear_hf.training.distillation_teachers import (
     load_teachers,
 )
 from hear_hf.training.loading import EpochSampler
+from hear_hf.training.student_probe import StudentProbeArguments, load_probe
 from helpers import ragged_batch, save_wav2vec2
 from teacher_models import (
     EfficientATConfig,
@@ -440,6 +441,32 @@ def test_labels_that_the_teacher_does_not_know_are_refused(clips, sounds, words,
             distill.main(arguments(clips, tmp_path / "run", [teacher], *more)[2:])
     with pytest.raises(ValueError, match="`label_column_name` must come without `streaming`"):
         DistillationDataArguments(label_column_name="label", streaming=True)
+
+
+def test_a_probe_is_scored_at_each_evaluation(clips, words, tmp_path):
+    _, table, *_ = write_labels(clips, tmp_path, ["low", "high"] * 8)
+    more = ["--probe_file", table, "--probe_test_file", table, "--save_strategy", "no", "--eval_steps", "2"]
+    distill.main(arguments(clips, tmp_path / "run", [words], *more))
+    scores = losses(tmp_path / "run", "eval_probe_accuracy")
+    assert len(scores) == 3 and all(0.5 < score <= 1 for score in scores)  # after steps 2 and 4, and at the end
+    assert "Probe accuracy" in (tmp_path / "run" / "README.md").read_text()
+
+    feature_extractor = HEARFeatureExtractor()
+    model = HEARForAudioClassification.from_pretrained(tmp_path / "run").hear.eval()
+    probe = load_probe(StudentProbeArguments(probe_file=[table], probe_test_file=[table]), feature_extractor)
+    assert probe(model, 3)["probe_accuracy"] == pytest.approx(scores[-1])
+    single = feature_extractor(soundfile.read(min(clips.iterdir()))[0], sampling_rate=16_000, return_tensors="pt")
+    expected = model(**single).pooler_output[0].detach().numpy()
+    np.testing.assert_allclose(probe.features(model, 3)[0], expected, atol=1e-4)
+
+
+def test_a_probe_without_evaluations_is_refused(clips, words, tmp_path):
+    _, table, *_ = write_labels(clips, tmp_path, ["low", "high"] * 8)
+    more = ["--probe_file", table, "--validation_share", "0"]
+    with pytest.raises(ValueError, match="`probe_file` must come with held-out clips"):
+        distill.main(arguments(clips, tmp_path / "run", [words], *more))
+    with pytest.raises(ValueError, match="`probe_test_file` must come with `probe_file`"):
+        StudentProbeArguments(probe_test_file=[table])
 
 
 def test_spec_augment_is_the_student_s_alone(clips, words, tmp_path, monkeypatch):
