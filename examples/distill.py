@@ -10,6 +10,8 @@ parameters:
 The result names sounds at once: `predict.py runs/distilled clip.wav`.
 """
 
+from transformers import set_seed
+
 from hear_hf import HEARFeatureExtractor
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.mixtures import MixtureArguments
@@ -34,6 +36,7 @@ from hear_hf.training.distillation_teachers import (
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
 from hear_hf.training.reports import report_distillation
 from hear_hf.training.runs import start
+from hear_hf.training.stored_teachers import load_stored_teachers
 from hear_hf.training.student_probe import StudentProbeArguments, load_probe
 
 
@@ -46,12 +49,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     start(training_args)
 
     config = load_student_config(model_args)
-    teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
+    if data_args.stored_teachers:
+        teachers = load_stored_teachers(data_args, training_args.device)
+    else:
+        teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
     train, validation = (
         encode_labels(clips, first_labelled(teachers)) for clips in load_clips(config, data_args, training_args)
     )
-    measure(teachers, train, teacher_args.num_statistics_clips)
+    measure(teachers, train, training_args.num_statistics_clips)
 
+    set_seed(training_args.seed)  # the student is the same whatever the teachers drew
     student = load_student(model_args, config, first_labelled(teachers))
     feature_extractor = HEARFeatureExtractor(sampling_rate=config.sampling_rate)
     trainer = DistillationTrainer(

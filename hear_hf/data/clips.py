@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 from ..spectrogram_hear import num_encoder_frames
 from .balance import SourceBalance
 from .decoded_cache import DecodedCache
+from .teacher_outputs import OUTPUTS_COLUMN, Outputs, crop_outputs, read_outputs
 from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
 from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
 
@@ -74,16 +75,16 @@ class ClipReader:
 
         Args:
             row (`dict`):
-                `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
-                each 20 ms) where there are any; `labels`, as indices; `listing`, which counts the listings of its
-                file before this one.
+                `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states`, `codes` (one each
+                20 ms) and `teacher_outputs` where there are any; `labels`, as indices; `listing`, which counts the
+                listings of its file before this one.
             epoch (`int`): Varies the crop.
             turn (`int`, *optional*, defaults to 0): How often the epoch has drawn this clip before; varies it too.
 
         Returns:
             `dict`: `input_values` (float32 of shape `(num_samples,)`), `seed` (`int`, for further draws), and for the
             crop's encoder frames `teacher_hidden_states` (float32 of shape `(num_frames, hidden_size)`) and `codes`
-            (int64 of shape `(num_frames,)`) where the row has them; `labels` (int64) likewise.
+            (int64 of shape `(num_frames,)`) where the row has them; `teacher_outputs` and `labels` (int64) likewise.
 
         Raises:
             `UnusableClip`: The message says why.
@@ -104,6 +105,9 @@ class ClipReader:
         if self.teacher is not None:
             values = row.get(TEACHER_COLUMN)
             example[TEACHER_COLUMN] = self._cut_teacher(self.teacher, values, len(samples), start, stop, num_frames)
+        if OUTPUTS_COLUMN in row:
+            seconds = start / self.sampling_rate, stop / self.sampling_rate
+            example[OUTPUTS_COLUMN] = [crop_outputs(one, *seconds) for one in self._outputs(row)]
         if CODES_COLUMN in row:
             example[CODES_COLUMN] = self._cut_codes(row[CODES_COLUMN], len(samples), start, num_frames)
         if LABELS_COLUMN in row:
@@ -129,6 +133,12 @@ class ClipReader:
             return teacher.crop(teacher.frames(np.asarray(values)), clip_seconds, first, last, num_frames)
         except (TypeError, ValueError) as error:
             raise UnusableClip(str(error)) from error
+
+    def _outputs(self, row: dict[str, Any]) -> list[Outputs]:
+        outputs = read_outputs(row[OUTPUTS_COLUMN])
+        if outputs is None:
+            raise UnusableClip("it has no outputs of the teachers")
+        return outputs
 
     def _cut_codes(self, codes: Any, num_samples: int, start: int, num_frames: int) -> np.ndarray:
         expected = num_encoder_frames(num_samples, self.hop_length)
@@ -215,6 +225,12 @@ class PretrainingClips(torch.utils.data.Dataset):
         rows = (self._row(int(index)) for index in drawn_indices(len(self), num_clips, self.reader.seed))
         return _usable_waveforms(rows, self.reader)
 
+    def sample_outputs(self, num_clips: int) -> Iterator[list[Outputs]]:
+        """Yields the stored outputs of the clips that `sample` draws, those of the whole clips."""
+        drawn = drawn_indices(len(self), num_clips, self.reader.seed)
+        found = (read_outputs(self._row(int(index))[OUTPUTS_COLUMN]) for index in drawn)
+        return (outputs for outputs in found if outputs is not None)
+
     def fill_cache(self) -> None:
         """Decodes what the reader's cache lacks; without one, nothing."""
         if self.reader.cache is not None:
@@ -258,6 +274,8 @@ class PretrainingClips(torch.utils.data.Dataset):
         row = {"audio": table["audio"][0].as_py()}
         for column in {TEACHER_COLUMN, CODES_COLUMN} & set(table.column_names):
             row[column] = row_values(table, column)
+        if OUTPUTS_COLUMN in table.column_names:
+            row[OUTPUTS_COLUMN] = table[OUTPUTS_COLUMN][0]
         for column in {LISTING_COLUMN, LABELS_COLUMN} & set(table.column_names):
             row[column] = table[column][0].as_py()
         return row
@@ -344,6 +362,11 @@ class StreamedClips(torch.utils.data.IterableDataset):
     def sample(self, num_clips: int) -> Iterator[np.ndarray]:
         """Yields the waveforms of the first clips, cut as in the first pass, without the unusable ones."""
         return _usable_waveforms(self.dataset.take(num_clips), self.reader)
+
+    def sample_outputs(self, num_clips: int) -> Iterator[list[Outputs]]:
+        """Yields the stored outputs of the clips that `sample` draws, those of the whole clips."""
+        found = (read_outputs(row[OUTPUTS_COLUMN]) for row in self.dataset.take(num_clips))
+        return (outputs for outputs in found if outputs is not None)
 
     def _pass(self, epoch: int) -> IterableDataset:
         # Not `dataset.set_epoch`: it is shared between the workers, and each of them counts its own passes.

@@ -34,6 +34,7 @@ from .sources import (
     with_absolute_paths,
 )
 from .spoken_digits import spoken_digits
+from .teacher_outputs import OUTPUTS_COLUMN
 from .teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures, TeacherStatesArguments
 
 MAX_VALIDATION_CLIPS = 5_000  # of those held out automatically
@@ -124,6 +125,11 @@ class DistillationDataArguments(PretrainingDataArguments):
         help="Also learn from this column, where it is not null: names of the teacher's labels, a list of them or "
         "several joined by ';'. By default no labels are read.",
     )
+    stored_teachers: bool = option(
+        default=False,
+        help="Learn from what `precompute_teacher.py --for_distillation` stored in the tables of train_file, without "
+        "any teacher.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -131,7 +137,9 @@ class DistillationDataArguments(PretrainingDataArguments):
             raise ValueError("`label_column_name` must come without `streaming`: all labels are checked beforehand.")
 
     def further_columns(self):
-        return super().further_columns() | ({self.label_column_name: LABELS_COLUMN} if self.label_column_name else {})
+        labels = {self.label_column_name: LABELS_COLUMN} if self.label_column_name else {}
+        outputs = {OUTPUTS_COLUMN: OUTPUTS_COLUMN} if self.stored_teachers else {}
+        return super().further_columns() | labels | outputs
 
 
 def load_pretraining_clips(
@@ -242,9 +250,9 @@ def load_unlabelled_audio(
 
 
 def load_whole_source(args: UnlabelledAudioArguments, seed: int = 0) -> Dataset:
-    """Loads the undecoded clips of a source, none held out, with the column `audio` alone."""
+    """Loads the undecoded clips of a source, none held out, with the columns `audio` and, if wanted, `source`."""
     clips = draw(_load_source(args, seed), args.max_train_samples, np.random.default_rng(seed))
-    return clips.select_columns("audio")
+    return clips.select_columns(["audio"] + [SOURCE_COLUMN] * (SOURCE_COLUMN in clips.column_names))
 
 
 def _hold_out(dataset: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
@@ -463,7 +471,13 @@ def _check_same_paths(clip_paths: pa.ChunkedArray, teacher: Dataset, path: Path,
 
 
 def _teacher_metadata(patterns: list[str]) -> dict[str, Any]:
-    """Reads what parquet files say of the teacher: any of `hidden_size`, `frame_seconds` and `scale`."""
+    """Picks what a teacher's states need: any of `hidden_size`, `frame_seconds` and `scale`."""
+    known = ("hidden_size", "frame_seconds", "scale")
+    return {name: value for name, value in teacher_metadata(patterns).items() if name in known}
+
+
+def teacher_metadata(patterns: list[str]) -> dict[str, Any]:
+    """Reads what parquet files say of their teacher or teachers, which must be the same in all of them."""
     found = {}
     for path in find_files(patterns, FILE_SUFFIXES):
         if path.suffix.lower() == ".parquet":
@@ -475,5 +489,4 @@ def _teacher_metadata(patterns: list[str]) -> dict[str, Any]:
             f"The files must say the same of the teacher in their metadata, found a difference between "
             f"{next(iter(found))} and {different[0]}. Compute the features with one teacher and one scale."
         )
-    known = ("hidden_size", "frame_seconds", "scale")
-    return {name: value for name, value in next(iter(found.values()), {}).items() if name in known}
+    return next(iter(found.values()), {})

@@ -5,6 +5,7 @@ clips of a step. The projectors, which bring the student's embeddings to the tea
 model that a run leaves.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from .. import HEARConfig, HEARForAudioClassification
 from ..arguments import option
 from ..data.clips import LABELS_COLUMN, PretrainingClips, StreamedClips
 from ..data.mixtures import MixtureArguments, vary
+from ..data.teacher_outputs import OUTPUTS_COLUMN
+from ..data.teacher_states import NUM_STATISTICS_CLIPS
 from ..frames_hear import num_encoder_frames
 from .averaging import WeightAverage
-from .distillation_teachers import DistillationTeacher, first_labelled, is_classifier
+from .distillation_teachers import DistillationTeacher, TeacherOutputs, TeacherTargets, first_labelled, is_classifier
 from .pretraining import PretrainingArguments, PretrainingTrainer
+from .stored_teachers import StoredTeacher, as_teacher_outputs
 from .student_probe import StudentProbe
 
 PROJECTORS_NAME = "projectors.safetensors"
@@ -68,6 +72,9 @@ class DistillationArguments(PretrainingArguments):
     frame_embedding_loss_weight: float = option(
         default=2.0, help="Weight of the cosine distance to each teacher's time-resolved embedding."
     )
+    num_statistics_clips: int = option(
+        default=NUM_STATISTICS_CLIPS, help="Measure the teachers on this many clips before the training."
+    )
     ema_decay: float | None = option(
         default=None,
         help="Evaluate and save an exponential moving average of the weights, of which each step keeps this share, "
@@ -107,11 +114,11 @@ class DistillationModel(nn.Module):
 
     Args:
         student (`HEARForAudioClassification`): The model to train.
-        teachers (`list[DistillationTeacher]`): Decide the widths and the names of the losses.
+        teachers (`Sequence[TeacherTargets]`): Decide the widths and the names of the losses.
         weights (`LossWeights`): Of the losses.
     """
 
-    def __init__(self, student: HEARForAudioClassification, teachers: list[DistillationTeacher], weights: LossWeights):
+    def __init__(self, student: HEARForAudioClassification, teachers: Sequence[TeacherTargets], weights: LossWeights):
         super().__init__()
         self.student, self.weights = student, weights
         labelled = first_labelled(teachers)
@@ -204,7 +211,7 @@ class DistillationTrainer(PretrainingTrainer):
         self,
         model: DistillationModel,
         *args,
-        teachers: list[DistillationTeacher],
+        teachers: Sequence[TeacherTargets],
         mixture_args: MixtureArguments,
         probe: StudentProbe | None = None,
         **kwargs,
@@ -213,6 +220,14 @@ class DistillationTrainer(PretrainingTrainer):
         super().__init__(wrapped, *args, **kwargs)
         self.distillation_model, self.student = model, model.student
         self.teachers, self.mixture_args, self.probe = teachers, mixture_args, probe
+        if isinstance(teachers[0], StoredTeacher) and (
+            mixture_args.mixture_share or mixture_args.random_shift_seconds
+        ):
+            raise ValueError(
+                "`stored_teachers` must come without mixtures and shifts, which the teachers did not hear, found "
+                f"mixture_share={mixture_args.mixture_share} and random_shift_seconds="
+                f"{mixture_args.random_shift_seconds}. Give --mixture_share 0 --random_shift_seconds 0."
+            )
         if probe is not None and self.eval_dataset is None:
             raise ValueError(
                 "`probe_file` must come with held-out clips, at whose evaluation it is read, found none: raise "
@@ -238,7 +253,7 @@ class DistillationTrainer(PretrainingTrainer):
         with torch.autocast(self.args.device.type, enabled=False):
             if self.distillation_model.training:
                 waveform, partners = vary(waveform, mask, self.mixture_args, self.student.config.sampling_rate)
-            outputs = [teacher(waveform, mask) for teacher in self.teachers]
+            outputs = self.teacher_outputs(waveform, mask, inputs.get(OUTPUTS_COLUMN))
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]
         clip_targets, frame_targets, covered = (list(parts) for parts in zip(*targets, strict=True))
@@ -251,6 +266,13 @@ class DistillationTrainer(PretrainingTrainer):
             is_known = (labels.any(-1) & labels[partners].any(-1)).unsqueeze(-1)
             completed["true_labels"] = labels.maximum(labels[partners]) * is_known  # of a mixture, if both have some
         return completed
+
+    def teacher_outputs(
+        self, waveform: torch.Tensor, mask: torch.Tensor, stored: list[dict[str, torch.Tensor]] | None
+    ) -> list[TeacherOutputs]:
+        if stored is not None:
+            return [as_teacher_outputs(fields) for fields in stored]
+        return [teacher(waveform, mask) for teacher in self.teachers if isinstance(teacher, DistillationTeacher)]
 
     def logged(self, inputs, outputs):
         return {name: value for name, value in outputs.items() if name not in ("loss", "logits")}, None
@@ -307,7 +329,7 @@ class DistillationTrainer(PretrainingTrainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-def loss_names(teachers: list[DistillationTeacher]) -> list[tuple[str, str]]:
+def loss_names(teachers: Sequence[TeacherTargets]) -> list[tuple[str, str]]:
     """The names of each teacher's losses, with a number where it is not the only one of its name."""
     names = [teacher.facts.name.rpartition("/")[2] for teacher in teachers]
     names = [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names, start=1)]
@@ -331,7 +353,7 @@ def mean_over_frames(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor
 
 
 def encode_labels(
-    clips: PretrainingClips | StreamedClips | None, labelled: DistillationTeacher | None
+    clips: PretrainingClips | StreamedClips | None, labelled: TeacherTargets | None
 ) -> PretrainingClips | StreamedClips | None:
     """Gives the labels that clips have as indices into the teacher's, which must have them all."""
     if not isinstance(clips, PretrainingClips) or LABELS_COLUMN not in clips.dataset.column_names:
@@ -359,7 +381,7 @@ def load_student_config(args: StudentArguments) -> HEARConfig:
 
 
 def load_student(
-    args: StudentArguments, config: HEARConfig, labelled: DistillationTeacher | None
+    args: StudentArguments, config: HEARConfig, labelled: TeacherTargets | None
 ) -> HEARForAudioClassification:
     """Loads the student, with the labels of the teacher that has some, in whose shares a new head starts."""
     has_head = args.model_name_or_path is not None and is_classifier((config.architectures or [""])[0])
@@ -375,7 +397,7 @@ def load_student(
     return student
 
 
-def take_labels(config: HEARConfig, labelled: DistillationTeacher, has_head: bool) -> None:
+def take_labels(config: HEARConfig, labelled: TeacherTargets, has_head: bool) -> None:
     """Gives the config the teacher's labels; a head that exists must have them already."""
     theirs: Any = labelled.id2label
     if has_head and config.id2label != theirs:
@@ -389,7 +411,7 @@ def take_labels(config: HEARConfig, labelled: DistillationTeacher, has_head: boo
 
 
 @torch.no_grad()
-def start_biases(student: HEARForAudioClassification, labelled: DistillationTeacher) -> None:
+def start_biases(student: HEARForAudioClassification, labelled: TeacherTargets) -> None:
     """Lets the output start at the teacher's mean probabilities, which it would take many steps to learn."""
     mean = labelled.mean_probabilities.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     student.classifier.out_proj.bias.copy_(mean.logit() if labelled.is_multi_label else mean.log())

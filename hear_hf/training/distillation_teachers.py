@@ -4,7 +4,7 @@ Shapes: B batch, N samples, T frames of a teacher, n encoder frames (20 ms), D w
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
 from ..arguments import option
-from ..data.teacher_states import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS, NUM_STATISTICS_CLIPS, Moments
+from ..data.teacher_states import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS, Moments
 from ..evaluation.frozen_encoders import FrozenEncoder, check_weights, model_class
 from ..frames_hear import frame_mask
 from ..sharing.cards import TeacherFacts
@@ -37,6 +37,9 @@ class DistillationTeacherArguments:
         help="One or several audio models of Transformers, from the Hub or folders. The labels are those of the first "
         "that has any.",
     )
+    teacher_revision: list[str] = option(
+        default_factory=lambda: ["main"], help="The branch, tag or commit of each teacher, or one for all."
+    )
     teacher_trust_remote_code: bool = option(default=False, help="Run the code that the teachers bring along.")
     teacher_dtype: Literal["float32", "bfloat16", "float16"] = option(
         default="float32", help="Compute the teachers in this type."
@@ -46,11 +49,13 @@ class DistillationTeacherArguments:
         help=f"What the teacher's labels are: {MULTI_LABEL} (a sigmoid for each) or {SINGLE_LABEL} (a softmax over "
         "all); by default what its config says, else the latter.",
     )
-    num_statistics_clips: int = option(
-        default=NUM_STATISTICS_CLIPS, help="Measure the teachers on this many clips before the training."
-    )
 
     def __post_init__(self):
+        if len(self.teacher_revision) not in (1, len(self.teacher_name_or_path)):
+            raise ValueError(
+                f"`teacher_revision` must be one for all or one for each of the {len(self.teacher_name_or_path)} "
+                f"teachers, found: {self.teacher_revision}"
+            )
         if self.teacher_problem_type not in (None, MULTI_LABEL, SINGLE_LABEL):
             raise ValueError(
                 f"`teacher_problem_type` must be {MULTI_LABEL} or {SINGLE_LABEL}, found: {self.teacher_problem_type}"
@@ -214,9 +219,60 @@ class HeadedEncoder(FrozenEncoder):
         return outputs
 
 
-class DistillationTeacher:
+class TeacherTargets:
     """
-    A frozen teacher, and what its embeddings and labels are like over the training clips.
+    What a teacher's outputs are like over the training clips, and how they become targets.
+
+    Attributes are `facts`, what the student's card says of it; `device`; `problem_type`, `id2label` and `num_labels`,
+    0 without labels; and the widths of its embeddings, `clip_width` and `frame_width`.
+    """
+
+    facts: TeacherFacts
+    device: torch.device
+    problem_type: str
+    id2label: dict[int, str]
+    num_labels: int
+    clip_width: int
+    frame_width: int
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.problem_type == MULTI_LABEL
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sigmoid() if self.is_multi_label else logits.softmax(-1)
+
+    def sample(self, clips, num_clips: int) -> Iterator[TeacherOutputs]:
+        """Yields what the teacher makes of so many of the training clips, in batches."""
+        raise NotImplementedError
+
+    def measure(self, batches: Iterable[TeacherOutputs]) -> None:
+        """Measures mean and deviation of both embeddings, and the mean probability of each label."""
+        clip, frames, labels = Moments(), Moments(), Moments()
+        for outputs in batches:
+            clip.add(outputs.clip_embedding.cpu().numpy())
+            valid = frame_mask(outputs.num_frames, outputs.frames.shape[1])
+            frames.add(outputs.frames[valid].cpu().numpy())
+            if outputs.logits is not None and self.num_labels:
+                labels.add(self.probabilities(outputs.logits).cpu().numpy())
+        self.clip_moments, self.frame_moments = (self._tensors(*moments.read()) for moments in (clip, frames))
+        if self.num_labels:
+            (self.mean_probabilities,) = self._tensors(labels.read()[0])
+
+    def _tensors(self, *arrays: np.ndarray) -> list[torch.Tensor]:
+        return [torch.from_numpy(array).to(self.device) for array in arrays]
+
+    def targets(self, outputs: TeacherOutputs, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns the standardised embeddings of clips (B, D) and encoder frames (B, n, D), and which it covers."""
+        frames, is_covered = outputs.at_encoder_frames(num_frames)
+        clip_mean, clip_std = self.clip_moments
+        mean, std = self.frame_moments
+        return (outputs.clip_embedding - clip_mean) / clip_std, (frames - mean) / std, is_covered
+
+
+class DistillationTeacher(TeacherTargets):
+    """
+    A frozen teacher that runs beside the training.
 
     Args:
         model (`PreTrainedModel`): The model, on the device where it is to run. It is frozen in place.
@@ -253,10 +309,6 @@ class DistillationTeacher:
         self.num_labels = outputs.logits.shape[-1] if outputs.logits is not None and has_labels else 0
         self.clip_width, self.frame_width = outputs.clip_embedding.shape[-1], outputs.frames.shape[-1]
 
-    @property
-    def is_multi_label(self) -> bool:
-        return self.problem_type == MULTI_LABEL
-
     @torch.no_grad()
     def __call__(self, waveform: torch.Tensor, attention_mask: torch.Tensor) -> TeacherOutputs:
         """Reads clips of the student's rate, padded on the right, (B, N) each."""
@@ -266,36 +318,15 @@ class DistillationTeacher:
         lengths = clips.lengths.expand(len(waveform), 1)
         return self.reader(clips.waveform * frame_mask(lengths, clips.waveform.shape[1]), lengths)
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.sigmoid() if self.is_multi_label else logits.softmax(-1)
+    def sample(self, clips, num_clips: int) -> Iterator[TeacherOutputs]:
+        waveforms = tqdm(clips.sample(num_clips), desc=f"Measuring {self.facts.name}", unit="clip", leave=False)
+        return map(self.read_clips, chunks(waveforms))
 
-    def measure(self, waveforms: Iterable[np.ndarray]) -> None:
-        """Measures mean and deviation of both embeddings, and the mean probability of each label."""
-        clip, frames, labels = Moments(), Moments(), Moments()
-        for outputs in map(self._read_padded, chunks(waveforms)):
-            clip.add(outputs.clip_embedding.cpu().numpy())
-            valid = frame_mask(outputs.num_frames, outputs.frames.shape[1])
-            frames.add(outputs.frames[valid].cpu().numpy())
-            if outputs.logits is not None and self.num_labels:
-                labels.add(self.probabilities(outputs.logits).cpu().numpy())
-        self.clip_moments, self.frame_moments = (self._tensors(*moments.read()) for moments in (clip, frames))
-        if self.num_labels:
-            (self.mean_probabilities,) = self._tensors(labels.read()[0])
-
-    def _read_padded(self, waveforms: list[np.ndarray]) -> TeacherOutputs:
+    def read_clips(self, waveforms: list[np.ndarray]) -> TeacherOutputs:
+        """Reads clips of any lengths as one batch."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         rows = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in waveforms], batch_first=True)
         return self(rows, frame_mask(lengths, rows.shape[1]))
-
-    def _tensors(self, *arrays: np.ndarray) -> list[torch.Tensor]:
-        return [torch.from_numpy(array).to(self.device) for array in arrays]
-
-    def targets(self, outputs: TeacherOutputs, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns the standardised embeddings of clips (B, D) and encoder frames (B, n, D), and which it covers."""
-        frames, is_covered = outputs.at_encoder_frames(num_frames)
-        clip_mean, clip_std = self.clip_moments
-        mean, std = self.frame_moments
-        return (outputs.clip_embedding - clip_mean) / clip_std, (frames - mean) / std, is_covered
 
 
 def load_teachers(
@@ -305,13 +336,15 @@ def load_teachers(
     names = args.teacher_name_or_path
     if not names:
         raise ValueError("`teacher_name_or_path` must name at least one audio model of Transformers, found none.")
-    return [load_teacher(name, args, sampling_rate, device) for name in names]
+    revisions = args.teacher_revision * (len(names) if len(args.teacher_revision) == 1 else 1)
+    pairs = zip(names, revisions, strict=True)
+    return [load_teacher(name, revision, args, sampling_rate, device) for name, revision in pairs]
 
 
 def load_teacher(
-    name: str, args: DistillationTeacherArguments, sampling_rate: int, device: torch.device
+    name: str, revision: str, args: DistillationTeacherArguments, sampling_rate: int, device: torch.device
 ) -> DistillationTeacher:
-    source = {"trust_remote_code": args.teacher_trust_remote_code}
+    source = {"revision": revision, "trust_remote_code": args.teacher_trust_remote_code}
     config = AutoConfig.from_pretrained(name, **source)
     try:
         feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
@@ -340,14 +373,13 @@ def is_classifier(class_name: str) -> bool:
     return class_name.endswith(("ForAudioClassification", "ForSequenceClassification"))
 
 
-def measure(teachers: list[DistillationTeacher], clips, num_clips: int) -> None:
+def measure(teachers: Sequence[TeacherTargets], clips, num_clips: int) -> None:
     """Measures each teacher on the same clips."""
     for teacher in teachers:
-        waveforms = tqdm(clips.sample(num_clips), desc=f"Measuring {teacher.facts.name}", unit="clip", leave=False)
-        teacher.measure(waveforms)
+        teacher.measure(teacher.sample(clips, num_clips))
 
 
-def first_labelled(teachers: list[DistillationTeacher]) -> DistillationTeacher | None:
+def first_labelled(teachers: Sequence[TeacherTargets]) -> TeacherTargets | None:
     return next((teacher for teacher in teachers if teacher.num_labels > 0), None)
 
 

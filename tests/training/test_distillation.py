@@ -39,18 +39,9 @@ from hear_hf.training.distillation_teachers import (
 )
 from hear_hf.training.loading import EpochSampler
 from hear_hf.training.student_probe import StudentProbeArguments, load_probe
-from helpers import ragged_batch, save_wav2vec2
-from teacher_models import (
-    EfficientATConfig,
-    EfficientATFeatureExtractor,
-    EfficientATForAudioClassification,
-    SpeechEmbeddingConfig,
-    SpeechEmbeddingFeatureExtractor,
-    SpeechEmbeddingModel,
-)
+from helpers import SOUND_LABELS, ragged_batch, save_wav2vec2
 
 SAMPLING_RATE = 16_000
-LABELS = {i: f"sound {i}" for i in range(5)}
 MODEL = (
     "hidden_size=16,intermediate_size=24,num_hidden_layers=1,num_attention_heads=2,window_length=20,window_overlap=4,"
     "hidden_dropout=0.0,activation_dropout=0.0,attention_dropout=0.0,task_hidden_size=8,task_num_attention_heads=2,"
@@ -58,47 +49,6 @@ MODEL = (
 )
 QUIET = ["--report_to", "none", "--disable_tqdm", "True", "--use_cpu", "True", "--logging_steps", "1", "--seed", "3"]
 NO_SAVES = ["--eval_strategy", "no", "--save_strategy", "no"]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """A folder of sixteen tones in noise, 0.3 to 0.9 s long."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    for i in range(16):
-        time = np.arange(SAMPLING_RATE * (6 + 12 * i // 15) // 20) / SAMPLING_RATE
-        tone = 0.3 * np.sin(2 * np.pi * 200 * (1 + i % 4) * time) + 0.03 * rng.standard_normal(len(time))
-        soundfile.write(folder / f"{i:02}.wav", tone, SAMPLING_RATE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory):
-    """The folder of a tiny EfficientAT: 32 kHz, five labels, any number of them per clip."""
-    folder = tmp_path_factory.mktemp("teachers") / "sounds"
-    torch.manual_seed(1)
-    config = EfficientATConfig(
-        width_mult=0.1, num_mel_bins=32, id2label=LABELS, label2id={name: i for i, name in LABELS.items()}
-    )
-    config.problem_type = "multi_label_classification"
-    model = EfficientATForAudioClassification(config)
-    model.classifier.apply(
-        lambda module: torch.nn.init.normal_(module.weight, std=0.3) if hasattr(module, "weight") else 0
-    )
-    model.save_pretrained(folder)
-    EfficientATFeatureExtractor().save_pretrained(folder)
-    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Sounds\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    """The folder of a tiny speech_embedding: 16 kHz, no labels, a vector per 80 ms from 0.39 s on."""
-    folder = tmp_path_factory.mktemp("teachers") / "words"
-    torch.manual_seed(2)
-    SpeechEmbeddingModel(SpeechEmbeddingConfig(conv_dim=[4, 4, 8, 8, 8], hidden_size=12)).save_pretrained(folder)
-    SpeechEmbeddingFeatureExtractor().save_pretrained(folder)
-    return folder
 
 
 def arguments(clips: Path, output_dir: Path, teachers: list[Path], *more: str) -> list[str]:
@@ -114,7 +64,7 @@ def losses(folder: Path, name: str = "loss") -> list[float]:
 
 
 def load(*folders: Path, **options) -> list[DistillationTeacher]:
-    args = DistillationTeacherArguments([str(folder) for folder in folders], True, **options)
+    args = DistillationTeacherArguments([str(path) for path in folders], teacher_trust_remote_code=True, **options)
     return load_teachers(args, SAMPLING_RATE, torch.device("cpu"))
 
 
@@ -137,7 +87,7 @@ def test_each_loss_of_each_teacher_is_logged_in_training_and_evaluation(distille
 def test_the_folder_is_a_classifier_with_the_labels_of_the_first_teacher_that_has_some(distilled, clips):
     classifier = pipeline("audio-classification", model=str(distilled), device="cpu")
     found = classifier(soundfile.read(next(clips.iterdir()), dtype="float32")[0], top_k=5)
-    assert {label["label"] for label in found} == set(LABELS.values())
+    assert {label["label"] for label in found} == set(SOUND_LABELS.values())
     assert classifier.model.config.problem_type == "multi_label_classification"
     card = (distilled / "README.md").read_text()
     assert "| `sounds` |" in card and "| cc0-1.0 |" in card and "| `words` |" in card and "not stated" in card
@@ -243,7 +193,9 @@ def test_without_a_labelled_teacher_embeddings_alone_are_learned(clips, words, t
 
 def save_wav2vec2_classifier(folder: Path) -> None:
     save_wav2vec2(folder)
-    config = Wav2Vec2Config.from_pretrained(folder, id2label=LABELS, label2id={n: i for i, n in LABELS.items()})
+    config = Wav2Vec2Config.from_pretrained(
+        folder, id2label=SOUND_LABELS, label2id={n: i for i, n in SOUND_LABELS.items()}
+    )
     config.classifier_proj_size = 8
     Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
 
@@ -252,13 +204,13 @@ def test_a_softmax_teacher_of_transformers_gives_labels_and_embeddings(clips, tm
     save_wav2vec2_classifier(tmp_path / "teacher")
     distill.main(arguments(clips, tmp_path / "run", [tmp_path / "teacher"]))
     model = HEARForAudioClassification.from_pretrained(tmp_path / "run")
-    assert model.config.problem_type == "single_label_classification" and model.config.id2label == LABELS
+    assert model.config.problem_type == "single_label_classification" and model.config.id2label == SOUND_LABELS
     assert all(0 <= loss < 1 for loss in losses(tmp_path / "run", "label_loss"))
     assert all(0 < loss < 2 for loss in losses(tmp_path / "run", "frame_embedding_loss_teacher"))
 
 
 def test_a_student_that_is_its_teacher_agrees(clips, tmp_path):
-    config = HEARConfig(id2label=LABELS, label2id={name: i for i, name in LABELS.items()})
+    config = HEARConfig(id2label=SOUND_LABELS, label2id={name: i for i, name in SOUND_LABELS.items()})
     config.update_from_string(MODEL)
     config.problem_type = "multi_label_classification"
     HEARForAudioClassification(config).save_pretrained(tmp_path / "hear")
@@ -448,14 +400,15 @@ def test_a_probe_is_scored_at_each_evaluation(clips, words, tmp_path):
     more = ["--probe_file", table, "--probe_test_file", table, "--save_strategy", "no", "--eval_steps", "2"]
     distill.main(arguments(clips, tmp_path / "run", [words], *more))
     scores = losses(tmp_path / "run", "eval_probe_accuracy")
-    assert len(scores) == 3 and all(0.5 < score <= 1 for score in scores)  # after steps 2 and 4, and at the end
+    assert len(scores) == 3 and all(0.5 <= score <= 1 for score in scores)  # after steps 2 and 4, and at the end
     assert "Probe accuracy" in (tmp_path / "run" / "README.md").read_text()
 
     feature_extractor = HEARFeatureExtractor()
     model = HEARForAudioClassification.from_pretrained(tmp_path / "run").hear.eval()
-    probe = load_probe(StudentProbeArguments(probe_file=[table], probe_test_file=[table]), feature_extractor)
+    probe = load_probe(StudentProbeArguments(probe_file=[table], probe_test_file=[table]), feature_extractor, 3)
     assert probe(model, 3)["probe_accuracy"] == pytest.approx(scores[-1])
-    single = feature_extractor(soundfile.read(min(clips.iterdir()))[0], sampling_rate=16_000, return_tensors="pt")
+    waveform = soundfile.read(probe.clips.audio[0]["audio"]["path"])[0]
+    single = feature_extractor(waveform, sampling_rate=16_000, return_tensors="pt")
     expected = model(**single).pooler_output[0].detach().numpy()
     np.testing.assert_allclose(probe.features(model, 3)[0], expected, atol=1e-4)
 
