@@ -25,7 +25,14 @@ from ..data.teacher_outputs import OUTPUTS_COLUMN
 from ..data.teacher_states import NUM_STATISTICS_CLIPS
 from ..frames_hear import num_encoder_frames
 from .averaging import WeightAverage
-from .distillation_teachers import DistillationTeacher, TeacherOutputs, TeacherTargets, first_labelled, is_classifier
+from .distillation_teachers import (
+    DistillationTeacher,
+    TeacherOutputs,
+    TeacherTargets,
+    first_labelled,
+    is_classifier,
+    save_statistics,
+)
 from .pretraining import PretrainingArguments, PretrainingTrainer
 from .stored_teachers import StoredTeacher, as_teacher_outputs
 from .student_probe import StudentProbe
@@ -311,6 +318,7 @@ class DistillationTrainer(PretrainingTrainer):
                 super()._save(str(folder))
                 if is_checkpoint:
                     save_file(self.distillation_model.projectors.state_dict(), folder / PROJECTORS_NAME)
+                    save_statistics(self.teachers, folder)
         finally:
             self.model = whole
         if is_checkpoint and self.average is not None:
@@ -413,5 +421,5 @@ def take_labels(config: HEARConfig, labelled: TeacherTargets, has_head: bool) ->
 @torch.no_grad()
 def start_biases(student: HEARForAudioClassification, labelled: TeacherTargets) -> None:
     """Lets the output start at the teacher's mean probabilities, which it would take many steps to learn."""
-    mean = labelled.mean_probabilities.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    mean = labelled.statistics["mean_probabilities"].clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     student.classifier.out_proj.bias.copy_(mean.logit() if labelled.is_multi_label else mean.log())

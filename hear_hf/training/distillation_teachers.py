@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
@@ -25,6 +26,7 @@ from ..spectrogram_hear import HEARClips, sinc_resampling_kernel
 
 MULTI_LABEL = "multi_label_classification"
 SINGLE_LABEL = "single_label_classification"
+STATISTICS_NAME = "teacher_statistics.safetensors"  # in a checkpoint
 CLIPS_AT_ONCE = 16  # of those that statistics are measured on
 
 
@@ -224,7 +226,7 @@ class TeacherTargets:
     What a teacher's outputs are like over the training clips, and how they become targets.
 
     Attributes are `facts`, what the student's card says of it; `device`; `problem_type`, `id2label` and `num_labels`,
-    0 without labels; and the widths of its embeddings, `clip_width` and `frame_width`.
+    0 without labels; the widths of its embeddings, `clip_width` and `frame_width`; and `statistics`, once measured.
     """
 
     facts: TeacherFacts
@@ -234,6 +236,7 @@ class TeacherTargets:
     num_labels: int
     clip_width: int
     frame_width: int
+    statistics: dict[str, torch.Tensor]
 
     @property
     def is_multi_label(self) -> bool:
@@ -255,19 +258,18 @@ class TeacherTargets:
             frames.add(outputs.frames[valid].cpu().numpy())
             if outputs.logits is not None and self.num_labels:
                 labels.add(self.probabilities(outputs.logits).cpu().numpy())
-        self.clip_moments, self.frame_moments = (self._tensors(*moments.read()) for moments in (clip, frames))
+        found = dict(zip(("clip_mean", "clip_std"), clip.read(), strict=True))
+        found |= dict(zip(("frame_mean", "frame_std"), frames.read(), strict=True))
         if self.num_labels:
-            (self.mean_probabilities,) = self._tensors(labels.read()[0])
-
-    def _tensors(self, *arrays: np.ndarray) -> list[torch.Tensor]:
-        return [torch.from_numpy(array).to(self.device) for array in arrays]
+            found["mean_probabilities"] = labels.read()[0]
+        self.statistics = {name: torch.from_numpy(array).to(self.device) for name, array in found.items()}
 
     def targets(self, outputs: TeacherOutputs, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns the standardised embeddings of clips (B, D) and encoder frames (B, n, D), and which it covers."""
         frames, is_covered = outputs.at_encoder_frames(num_frames)
-        clip_mean, clip_std = self.clip_moments
-        mean, std = self.frame_moments
-        return (outputs.clip_embedding - clip_mean) / clip_std, (frames - mean) / std, is_covered
+        found = self.statistics
+        clips = (outputs.clip_embedding - found["clip_mean"]) / found["clip_std"]
+        return clips, (frames - found["frame_mean"]) / found["frame_std"], is_covered
 
 
 class DistillationTeacher(TeacherTargets):
@@ -373,10 +375,24 @@ def is_classifier(class_name: str) -> bool:
     return class_name.endswith(("ForAudioClassification", "ForSequenceClassification"))
 
 
-def measure(teachers: Sequence[TeacherTargets], clips, num_clips: int) -> None:
-    """Measures each teacher on the same clips."""
-    for teacher in teachers:
-        teacher.measure(teacher.sample(clips, num_clips))
+def measure(teachers: Sequence[TeacherTargets], clips, num_clips: int, checkpoint: str | None = None) -> None:
+    """Measures each teacher on the same clips, or reads what the checkpoint of an interrupted run says of it."""
+    path = Path(checkpoint or "") / STATISTICS_NAME
+    stored = load_file(path) if checkpoint is not None and path.exists() else {}
+    for i, teacher in enumerate(teachers):
+        prefix = f"{i}.{teacher.facts.name}."
+        found = {name: values for name, values in stored.items() if name.startswith(prefix)}
+        if found:
+            teacher.statistics = {name.removeprefix(prefix): x.to(teacher.device) for name, x in found.items()}
+        else:
+            teacher.measure(teacher.sample(clips, num_clips))
+
+
+def save_statistics(teachers: Sequence[TeacherTargets], folder: Path) -> None:
+    """Keeps in a checkpoint what was measured."""
+    named = [(f"{i}.{teacher.facts.name}", teacher.statistics) for i, teacher in enumerate(teachers)]
+    tensors = {f"{prefix}.{name}": x.contiguous() for prefix, found in named for name, x in found.items()}
+    save_file(tensors, folder / STATISTICS_NAME)
 
 
 def first_labelled(teachers: Sequence[TeacherTargets]) -> TeacherTargets | None:
