@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
@@ -262,6 +263,11 @@ class TeacherTargets:
         found |= dict(zip(("frame_mean", "frame_std"), frames.read(), strict=True))
         if self.num_labels:
             found["mean_probabilities"] = labels.read()[0]
+        if not all(np.isfinite(array).all() for array in found.values()):
+            raise ValueError(
+                f"The teacher {self.facts.name} must give finite outputs, found NaN or infinity. Check its weights, "
+                "or compute it in float32 by `teacher_dtype`."
+            )
         self.statistics = {name: torch.from_numpy(array).to(self.device) for name, array in found.items()}
 
     def targets(self, outputs: TeacherOutputs, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -347,21 +353,38 @@ def load_teacher(
     name: str, revision: str, args: DistillationTeacherArguments, sampling_rate: int, device: torch.device
 ) -> DistillationTeacher:
     source = {"revision": revision, "trust_remote_code": args.teacher_trust_remote_code}
-    config = AutoConfig.from_pretrained(name, **source)
+    try:
+        config = AutoConfig.from_pretrained(name, **source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The teacher {name} must be a model of the Hub or a folder that `save_pretrained` made, and with "
+            f"--teacher_trust_remote_code where it brings code along, found none: {error}"
+        ) from error
     try:
         feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"The teacher {name} must be an audio model saved with its feature extractor, found none: {error}"
         ) from error
+    rate = getattr(feature_extractor, "sampling_rate", None)
+    if not isinstance(rate, int) or rate < 1:
+        raise ValueError(
+            f"The teacher {name} must state the rate of its waveforms, found in its feature extractor: "
+            f"sampling_rate={rate}. Correct its preprocessor_config.json."
+        )
     has_head = is_classifier((config.architectures or [""])[0])
     auto_class: Any = AutoModelForAudioClassification if has_head else model_class(config)
     dtype = getattr(torch, args.teacher_dtype)
-    model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True, **source)
+    try:
+        model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True, **source)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"The teacher {name} must have weights that fit its config.json, found that they do not load: {error}"
+        ) from error
     check_weights(model, model, set(info["missing_keys"]), most=not has_head)
     try:
         facts = TeacherFacts(public_name(name), teacher_license(name), model.num_parameters())
-        return DistillationTeacher(
+        teacher = DistillationTeacher(
             model.to(device), feature_extractor, sampling_rate, facts, args.teacher_problem_type
         )
     except (AttributeError, TypeError, ValueError) as error:
@@ -369,6 +392,13 @@ def load_teacher(
             f"The teacher {name} must read waveforms and return hidden states, found that {type(model).__name__} does "
             f"not: {error}"
         ) from error
+    names = set(teacher.id2label.values())
+    if teacher.num_labels not in (0, len(names)):
+        raise ValueError(
+            f"The teacher {name} must name each of its {teacher.num_labels} labels differently, found {len(names)} "
+            "names. Correct `id2label` in its config.json."
+        )
+    return teacher
 
 
 def is_classifier(class_name: str) -> bool:
