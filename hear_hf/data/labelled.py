@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, List, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets
 
 from ..arguments import option
 from .sources import (
@@ -264,7 +264,7 @@ def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: t
     """Gives all splits the same classes, and drops every column but `audio`, `label` and those to keep."""
     labels, class_names = {}, {}
     for split, dataset in splits.items():
-        labels[split], class_names[split] = named_labels(dataset.features["label"], dataset["label"][:], split)
+        labels[split], class_names[split] = _named_labels(dataset.features["label"], dataset["label"][:], split)
     labels = _split_joined_labels(labels, class_names, multi_label)
     multi_label = multi_label or any(isinstance(label, list) for values in labels.values() for label in values)
     for split, values in labels.items():
@@ -298,8 +298,27 @@ def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: t
     return splits
 
 
-def named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:
-    """Returns each clip's label by name (`None` where it has none) or list of names, and declared classes, if any."""
+def with_label_names(dataset: Dataset, column: str, source: str) -> Dataset:
+    """
+    Makes of a column of labels lists of names, empty where a clip has none or where there is no such column.
+
+    Args:
+        dataset (`Dataset`): Clips, of which some may have labels.
+        column (`str`): The column of names, lists of them, or several joined by ";".
+        source (`str`): Names the clips in errors.
+    """
+    lists: list[list[str]] = [[]] * len(dataset)
+    if column in dataset.column_names:
+        values, declared = _named_labels(dataset.features[column], dataset[column][:], source)
+        lists = [value if isinstance(value, list) else [value] if value else [] for value in values]
+        if declared is None:
+            lists = [[part.strip() for name in names for part in name.split(";") if part.strip()] for names in lists]
+        dataset = dataset.remove_columns(column)
+    return dataset.add_column(column, lists, feature=List(Value("string")))
+
+
+def _named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:
+    """Each clip's label by name (`None` where it has none) or list of names, and the classes declared, if any."""
     item = getattr(feature, "feature", feature)  # of a list
     dtype = str(getattr(item, "dtype", item))
     if not dtype.startswith(("string", "large_string", "int", "uint", "bool")):

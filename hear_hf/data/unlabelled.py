@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, IterableDataset, List, Value, concatenate_datasets
+from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ..arguments import option
 from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
 from .clips import CODES_COLUMN, LABELS_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
-from .labelled import named_labels
+from .labelled import with_label_names
 from .sources import (
     AUDIO_SUFFIXES,
     TABLE_SUFFIXES,
@@ -372,7 +372,9 @@ def _load_neighbours(
 
 def _loose_files(paths: list[Path], args: UnlabelledAudioArguments, streaming: bool) -> Dataset | IterableDataset:
     clips = from_files(paths, streaming)
-    return _with_label_names(clips, "files") if LABELS_COLUMN in args.further_columns().values() else clips
+    return (
+        with_label_names(clips, LABELS_COLUMN, "files") if LABELS_COLUMN in args.further_columns().values() else clips
+    )
 
 
 def _listings(paths: list[Path]) -> list[list[Path]]:
@@ -407,22 +409,7 @@ def _with_our_columns(
     dataset = undecoded(dataset.select_columns([name for name in ours if name in names]), args.audio_column_name)
     renamed = {old: new for old, new in ours.items() if old in names and old != new}
     dataset = dataset.rename_columns(renamed) if renamed else dataset
-    return _with_label_names(dataset, source) if LABELS_COLUMN in ours.values() else dataset
-
-
-def _with_label_names(dataset: Any, source: str) -> Dataset:
-    """Makes of the column of labels lists of names, empty where a clip has none or there is no column."""
-    if LABELS_COLUMN not in dataset.column_names:
-        return _with_labels(dataset, [[]] * len(dataset))
-    values, declared = named_labels(dataset.features[LABELS_COLUMN], dataset[LABELS_COLUMN][:], source)
-    lists = [value if isinstance(value, list) else [value] if value else [] for value in values]
-    if declared is None:
-        lists = [[part.strip() for name in names for part in name.split(";") if part.strip()] for names in lists]
-    return _with_labels(dataset.remove_columns(LABELS_COLUMN), lists)
-
-
-def _with_labels(dataset: Dataset, lists: list[list[str]]) -> Dataset:
-    return dataset.add_column(LABELS_COLUMN, lists, feature=List(Value("string")))
+    return with_label_names(dataset, LABELS_COLUMN, source) if LABELS_COLUMN in ours.values() else dataset
 
 
 def _load_with_teachers(args: UnlabelledAudioArguments, teacher_args: TeacherStatesArguments) -> list[Dataset]:
@@ -483,6 +470,7 @@ def teacher_metadata(patterns: list[str]) -> dict[str, Any]:
         if path.suffix.lower() == ".parquet":
             metadata = pq.read_schema(path).metadata or {}
             found[str(path)] = json.loads(metadata.get(b"teacher", b"{}"))
+            found[str(path)].pop("num_clips", None)  # of one pool among several
     different = [path for path in found if found[path] != next(iter(found.values()))]
     if different:
         raise ValueError(

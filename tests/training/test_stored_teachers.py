@@ -69,6 +69,15 @@ def test_a_stream_of_tables_is_learned_from(tables, tmp_path):
     assert len(losses(tmp_path, "label_loss")) == 4
 
 
+def test_pools_that_were_stored_apart_are_balanced_together(tables, clips, sounds, words, tmp_path):
+    more = ["--max_train_samples", "5"]
+    precompute_teacher.main([*storing(clips, tmp_path / "few", words, sounds), *more])
+    argv = from_tables(tables, tmp_path / "run", "--source_weights", "equal", *NO_SAVES)
+    argv.insert(argv.index("--stored_teachers"), str(tmp_path / "few" / "*.parquet"))
+    distill.main(argv)
+    assert len(losses(tmp_path / "run", "label_loss")) == 4
+
+
 def test_a_crop_has_the_frames_of_its_own_time():
     frames = np.arange(20, dtype=np.float32)[:, None]
     clip = {"frames": frames, "clip_embedding": np.ones(1, np.float32), "logits": np.zeros(0, np.float32)}
