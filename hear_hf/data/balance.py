@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .unusable import CLIPS_AT_ONCE
-
 SOURCE_COLUMN = "source"
 EQUAL, SQRT_DURATION = "equal", "sqrt_duration"
+NUM_MEASURED = 256  # clips of a source that its duration is estimated from
 
 
 class SourceBalance:
@@ -51,7 +50,7 @@ def balance_sources(
         source_names (`Sequence[str]` of length `num_sources`): All sources, in the order of the weights.
         words (`Sequence[str]`): `equal`, `sqrt_duration`, or a number for each source.
         seconds (`Callable`): The duration of a clip by its index, 0 where it cannot be used. A source's is estimated
-            from at most `CLIPS_AT_ONCE` of its clips.
+            from at most `NUM_MEASURED` of its clips.
 
     Raises:
         `ValueError`: There is not a positive weight for each source, or a source has no usable clip.
@@ -70,7 +69,7 @@ def balance_sources(
         durations = np.array([_seconds_of(np.flatnonzero(sources == index), seconds) for index in numbers.values()])
         if not durations.all():
             raise ValueError(
-                f"Each source must have usable clips, found none among {CLIPS_AT_ONCE} of "
+                f"Each source must have usable clips, found none among {NUM_MEASURED} of "
                 f"{source_names[int(durations.argmin())]!r}. Correct them or leave the source out."
             )
         return SourceBalance(sources, np.sqrt(durations))
@@ -78,7 +77,7 @@ def balance_sources(
 
 
 def _seconds_of(clips: np.ndarray, seconds: Callable[[int], float]) -> float:
-    spread = np.linspace(0, len(clips) - 1, min(len(clips), CLIPS_AT_ONCE)).astype(int)
+    spread = np.linspace(0, len(clips) - 1, min(len(clips), NUM_MEASURED)).astype(int)
     return len(clips) * float(np.mean([seconds(int(index)) for index in clips[spread]]))
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 from ..spectrogram_hear import num_encoder_frames
 from .balance import SourceBalance
 from .decoded_cache import DecodedCache
+from .decoding import read_duration
 from .teacher_outputs import OUTPUTS_COLUMN, Outputs, crop_outputs, read_outputs
 from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
 from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
@@ -263,6 +264,12 @@ class PretrainingClips(torch.utils.data.Dataset):
                 "its labels; null stands for none."
             )
         return self._with_lists(LABELS_COLUMN, [[label2id[name] for name in clip] for clip in names])
+
+    def seconds(self, index: int) -> float:
+        """Returns the duration of a clip, read from its header if possible; 0 where it is unusable."""
+        found = read_duration(self._row(index)["audio"] or {})
+        samples = self.whole(index) if found is None else None
+        return found or (0.0 if samples is None else len(samples) / self.reader.sampling_rate)
 
     def _with_lists(self, column: str, lists: list[list[int]]) -> "PretrainingClips":
         others = self.dataset.remove_columns(list({column} & set(self.dataset.column_names)))

@@ -204,12 +204,7 @@ def _balance(clips: PretrainingClips, args: PretrainingDataArguments) -> SourceB
         raise ValueError("`source_column` must be a column of tables or of a data set, found audio files alone.")
     names = [str(name) for name in clips.dataset.with_format(None)[SOURCE_COLUMN]]
     source_names = sorted(set(names)) if args.source_column else args.train_file or []
-
-    def seconds(index: int) -> float:
-        samples = clips.whole(index)
-        return 0.0 if samples is None else len(samples) / clips.reader.sampling_rate
-
-    return balance_sources(names, source_names, args.source_weights or [], seconds)
+    return balance_sources(names, source_names, args.source_weights or [], clips.seconds)
 
 
 def load_unlabelled_audio(
