@@ -23,9 +23,9 @@ from hear_hf.training.distillation import (
     DistillationTrainer,
     LossWeights,
     StudentArguments,
-    encode_labels,
     load_student,
     load_student_config,
+    use_labels,
 )
 from hear_hf.training.distillation_teachers import (
     DistillationTeacherArguments,
@@ -53,9 +53,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         teachers = load_stored_teachers(data_args, training_args.device)
     else:
         teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
-    train, validation = (
-        encode_labels(clips, first_labelled(teachers)) for clips in load_clips(config, data_args, training_args)
-    )
+    train, validation = load_clips(config, data_args, training_args)
+    for clips in (train, validation):
+        use_labels(clips, first_labelled(teachers))
     training_args.resume_from_checkpoint = last_checkpoint(training_args)
     measure(teachers, train, training_args.num_statistics_clips, training_args.resume_from_checkpoint)
 

@@ -69,6 +69,7 @@ class ClipReader:
         self.min_length_seconds = min_length_seconds
         self.align_samples = align_samples or 2 * self.hop_length
         self.seed, self.teacher, self.cache = seed, teacher, cache
+        self.label2id: dict[str, int] = {}
 
     def read(self, row: dict[str, Any], epoch: int, turn: int = 0) -> dict[str, Any]:
         """
@@ -77,15 +78,16 @@ class ClipReader:
         Args:
             row (`dict`):
                 `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states`, `codes` (one each
-                20 ms) and `teacher_outputs` where there are any; `labels`, as indices; `listing`, which counts the
-                listings of its file before this one.
+                20 ms) and `teacher_outputs` where there are any; `labels`, names in `label2id`; `listing`, which
+                counts the listings of its file before this one.
             epoch (`int`): Varies the crop.
             turn (`int`, *optional*, defaults to 0): How often the epoch has drawn this clip before; varies it too.
 
         Returns:
             `dict`: `input_values` (float32 of shape `(num_samples,)`), `seed` (`int`, for further draws), and for the
             crop's encoder frames `teacher_hidden_states` (float32 of shape `(num_frames, hidden_size)`) and `codes`
-            (int64 of shape `(num_frames,)`) where the row has them; `teacher_outputs` and `labels` (int64) likewise.
+            (int64 of shape `(num_frames,)`) where the row has them; `teacher_outputs`, cut to the crop, and `labels`
+            (int64 of shape `(num_labels,)`) likewise.
 
         Raises:
             `UnusableClip`: The message says why.
@@ -112,7 +114,7 @@ class ClipReader:
         if CODES_COLUMN in row:
             example[CODES_COLUMN] = self._cut_codes(row[CODES_COLUMN], len(samples), start, num_frames)
         if LABELS_COLUMN in row:
-            example[LABELS_COLUMN] = np.asarray(row[LABELS_COLUMN], dtype=np.int64)
+            example[LABELS_COLUMN] = np.array([self.label2id[name] for name in row[LABELS_COLUMN]], dtype=np.int64)
         return example
 
     def decode(self, audio: dict[str, Any]) -> np.ndarray:
@@ -246,35 +248,31 @@ class PretrainingClips(torch.utils.data.Dataset):
 
     def with_codes(self, codes: list[list[int] | None]) -> "PretrainingClips":
         """Adds the codes of each whole clip, on the grid of 20 ms; `None` where it is unusable."""
-        return self._with_lists(CODES_COLUMN, [clip or [] for clip in codes])
+        feature = List(Value("int64"))
+        dataset = self.dataset.add_column(CODES_COLUMN, [clip or [] for clip in codes], feature=feature)
+        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share, self.balance)
 
-    def with_label_ids(self, label2id: dict[str, int]) -> "PretrainingClips":
+    def use_labels(self, label2id: dict[str, int]) -> None:
         """
-        Gives the labels of each clip as indices, where they were names.
+        Lets the clips bring along their labels, by the indices that `label2id` gives.
 
         Raises:
-            `ValueError`: A name is not in `label2id`, or no clip has a label.
+            `ValueError`: A name is not in it, or no training clip has a label.
         """
-        names = self.dataset.with_format(None)[LABELS_COLUMN][:]
-        found = {name for clip in names for name in clip}
-        if not found or found - set(label2id):
+        found = {name for clip in self.dataset.with_format(None)[LABELS_COLUMN] for name in clip}
+        if found - set(label2id) or (self.training and not found):
             raise ValueError(
                 f"The labels of the clips must be among the teacher's {len(label2id)}, found "
                 f"{f'also {sorted(found - set(label2id))[:10]}' if found else 'none'}. Correct `label_column_name` or "
                 "its labels; null stands for none."
             )
-        return self._with_lists(LABELS_COLUMN, [[label2id[name] for name in clip] for clip in names])
+        self.reader.label2id = label2id
 
     def seconds(self, index: int) -> float:
         """Returns the duration of a clip, read from its header if possible; 0 where it is unusable."""
         found = read_duration(self._row(index)["audio"] or {})
         samples = self.whole(index) if found is None else None
         return found or (0.0 if samples is None else len(samples) / self.reader.sampling_rate)
-
-    def _with_lists(self, column: str, lists: list[list[int]]) -> "PretrainingClips":
-        others = self.dataset.remove_columns(list({column} & set(self.dataset.column_names)))
-        dataset = others.add_column(column, lists, feature=List(Value("int64")))
-        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share, self.balance)
 
     def _row(self, index: int) -> dict[str, Any]:
         table = self.dataset[index]

@@ -366,10 +366,9 @@ def _load_neighbours(
 
 
 def _loose_files(paths: list[Path], args: UnlabelledAudioArguments, streaming: bool) -> Dataset | IterableDataset:
-    clips = from_files(paths, streaming)
-    return (
-        with_label_names(clips, LABELS_COLUMN, "files") if LABELS_COLUMN in args.further_columns().values() else clips
-    )
+    clips: Any = from_files(paths, streaming)
+    has_labels = LABELS_COLUMN in args.further_columns().values()
+    return with_label_names(clips, LABELS_COLUMN, "files") if has_labels else clips
 
 
 def _listings(paths: list[Path]) -> list[list[Path]]:

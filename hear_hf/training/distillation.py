@@ -360,18 +360,16 @@ def mean_over_frames(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor
     return (values * scored).sum(-1) / scored.sum(-1).clamp(min=1)
 
 
-def encode_labels(
-    clips: PretrainingClips | StreamedClips | None, labelled: TeacherTargets | None
-) -> PretrainingClips | StreamedClips | None:
-    """Gives the labels that clips have as indices into the teacher's, which must have them all."""
+def use_labels(clips: PretrainingClips | StreamedClips | None, labelled: TeacherTargets | None) -> None:
+    """Lets clips bring along their labels, which the teacher must know, if they have any."""
     if not isinstance(clips, PretrainingClips) or LABELS_COLUMN not in clips.dataset.column_names:
-        return clips
+        return
     if labelled is None:
         raise ValueError(
             "`label_column_name` must come with a teacher that has labels, found none. Fine-tune on your labels after "
             "the distillation."
         )
-    return clips.with_label_ids({name: index for index, name in labelled.id2label.items()})
+    clips.use_labels({name: index for index, name in labelled.id2label.items()})
 
 
 def load_student_config(args: StudentArguments) -> HEARConfig:

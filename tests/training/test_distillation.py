@@ -385,6 +385,13 @@ def test_a_mixture_has_the_labels_of_both_clips_if_both_have_some(clips, sounds,
     assert seen[0].tolist() == [[0] * 5, [0] * 5, [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]
 
 
+def test_held_out_clips_and_loose_files_need_no_labels(clips, sounds, tmp_path):
+    more = write_labels(clips, tmp_path, ["sound 1"] * 16)
+    more = [*more[:2], str(clips / "00.wav"), *more[2:], "--validation_file", str(clips / "01.wav"), *NO_SAVES]
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    assert losses(tmp_path / "run", "eval_true_label_loss") == [0]
+
+
 def test_labels_that_the_teacher_does_not_know_are_refused(clips, sounds, words, tmp_path):
     for labels, teacher, message in (
         (["sound 0", "a cat"] * 8, sounds, r"among the teacher's 5, found also \['a cat'\]"),
