@@ -156,13 +156,13 @@ def test_averaged_weights_are_saved_and_evaluated_and_resume(clips, sounds, word
     assert losses(tmp_path / "again", name)[0] == pytest.approx(losses(tmp_path / "run", name)[-1], abs=1e-5)
 
 
-def test_the_best_checkpoint_is_loaded_at_the_end(clips, words, tmp_path):
-    more = ["--load_best_model_at_end", "--save_steps", "1", "--eval_steps", "1", "--learning_rate", "1"]
-    distill.main(arguments(clips, tmp_path, [words], *more))
+def test_the_best_checkpoint_is_loaded_at_the_end(clips, sounds, tmp_path):
+    more = ["--load_best_model_at_end", "--save_steps", "1", "--eval_steps", "1", "--learning_rate", "100"]
+    distill.main(arguments(clips, tmp_path, [sounds], *more))
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     best = load_file(Path(state["best_model_checkpoint"]) / "model.safetensors")
     found = load_file(tmp_path / "model.safetensors")
-    assert not state["best_model_checkpoint"].endswith("-4")
+    assert state["best_model_checkpoint"].endswith("-1")  # the warm-up's, before the rate spoils the model
     assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
 
 
