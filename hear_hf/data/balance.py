@@ -86,9 +86,9 @@ def _numbers(words: Sequence[str], source_names: Sequence[str]) -> np.ndarray:
         weights = np.array([float(word) for word in words])
     except ValueError:
         weights = np.zeros(0)
-    if len(weights) != len(source_names) or not (weights > 0).all():
+    if len(weights) != len(source_names) or not (np.isfinite(weights) & (weights > 0)).all():
         raise ValueError(
             f"`source_weights` must be {EQUAL!r}, {SQRT_DURATION!r} or a positive number for each of the "
-            f"{len(source_names)} sources {list(source_names)[:10]}, found: {' '.join(words)}"
+            f"{len(source_names)} sources {list(source_names)[:10]}, found: {' '.join(map(str, words))}"
         )
     return weights

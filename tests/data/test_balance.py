@@ -70,6 +70,7 @@ def test_a_clip_that_is_drawn_again_is_cropped_anew(tmp_path):
     [
         ({"source_weights": ["1"]}, "a positive number for each of the 2 sources .*words.*, found: 1"),
         ({"source_weights": ["1", "-1"]}, "a positive number for each of the 2 sources"),
+        ({"source_weights": ["1", "inf"]}, "a positive number for each of the 2 sources"),
         ({"source_weights": ["some"]}, "must be 'equal', 'sqrt_duration' or a positive number .* found: some"),
         ({"source_weights": ["equal"], "streaming": True}, "must come without `streaming`"),
         ({"source_weights": ["equal"], "source_column": "x"}, "found audio files alone"),
