@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 
 from ..spectrogram_hear import num_encoder_frames
 from .balance import SourceBalance
-from .decoded_cache import DecodedCache
+from .decoded_cache import DecodedCache, as_float
 from .decoding import read_duration
 from .teacher_outputs import OUTPUTS_COLUMN, Outputs, crop_outputs, read_outputs
 from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
@@ -93,7 +93,7 @@ class ClipReader:
             `UnusableClip`: The message says why.
         """
         audio = _fetch(row.get("audio"))
-        samples = self.decode(audio)
+        samples = self._whole(audio)
         listing = row.get(LISTING_COLUMN) or 0
         again = [listing, turn] if turn else [listing] if listing else []  # listed or drawn again is cropped anew
         rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *again])
@@ -103,7 +103,7 @@ class ClipReader:
             num_starts = (len(samples) - self.max_samples) // self.align_samples + 1
             start = int(rng.integers(num_starts)) * self.align_samples
             stop = start + self.max_samples
-        example["input_values"] = samples[start:stop].copy()  # a view would keep the whole clip
+        example["input_values"] = as_float(samples[start:stop])  # of a cached clip no more than this is converted
         num_frames = num_encoder_frames(stop - start, self.hop_length)
         if self.teacher is not None:
             values = row.get(TEACHER_COLUMN)
@@ -119,6 +119,10 @@ class ClipReader:
 
     def decode(self, audio: dict[str, Any]) -> np.ndarray:
         """Returns the samples of a whole clip; raises `UnusableClip` where it cannot be used or is silent."""
+        return as_float(self._whole(audio))
+
+    def _whole(self, audio: dict[str, Any]) -> np.ndarray:
+        """The samples of a whole clip: float32, or those of the cache."""
         samples = None if self.cache is None else self.cache.get(audio)
         if samples is None or len(samples) < self.min_length_seconds * self.sampling_rate:
             samples = decode_usable(audio, self.min_length_seconds, self.sampling_rate)
