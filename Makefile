@@ -9,10 +9,10 @@ PEER_ENVIRONMENTS := $(VENV) $(OLDEST)
 PIP_INSTALL := -m pip install --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow test-oldest peer-test lint format demo bench wheel extras clean
+.PHONY: help venv test test-slow test-oldest peer-test lint format demo demo-training bench wheel extras clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 venv: $(VENV)/.installed  ## create .venv with the versions of constraints.txt
 
@@ -51,7 +51,14 @@ format: venv  ## fix style and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-demo: venv  ## train HEAR on spoken digits made here, then name three by voices that it never heard
+demo: venv  ## name what is in eight free recordings, with the model in checkpoints/hear-tiny
+	@$(VENV)/bin/python examples/predict.py checkpoints/hear-tiny examples/sounds
+	@echo
+	@echo "Your recordings:  $(VENV)/bin/python examples/predict.py checkpoints/hear-tiny FILES_OR_FOLDERS"
+	@echo "Your labels:      $(VENV)/bin/python examples/finetune.py --model_name_or_path checkpoints/hear-tiny --data_dir FOLDER"
+	@echo "In a browser:     $(VENV)/bin/python examples/space/app.py"
+
+demo-training: venv  ## train HEAR on spoken digits made here, then name three by voices that it never heard
 	$(VENV)/bin/python examples/finetune.py --output_dir runs/demo \
 		--num_train_epochs 5 --train_sampling_strategy group_by_length
 	$(VENV)/bin/python examples/predict.py runs/demo

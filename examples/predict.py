@@ -1,30 +1,47 @@
 """Names the sounds in audio files, with any audio classifier and `pipeline("audio-classification")`.
 
-    python examples/predict.py runs/digits one.wav two.flac
+    python examples/predict.py checkpoints/hear-tiny examples/sounds
+    python examples/predict.py runs/mine one.wav "recordings/**/*.flac" --output_file labels.csv
 
-Without files it classifies three spoken digits, in voices that the demo's training never heard.
+Folders are read with all below them. Without files it classifies three spoken digits, in voices that
+`make demo-training` never heard.
 """
 
+import csv
+import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from tqdm.auto import tqdm
 from transformers import pipeline
 
 from hear_hf.arguments import command_parser, option
-from hear_hf.data.decoding import decode_audio
+from hear_hf.data.sources import find_audio
 from hear_hf.data.spoken_digits import spoken_digits
+from hear_hf.data.unusable import decode_usable, describe
+
+OUTPUT_SUFFIXES = (".csv", ".jsonl")
+NUM_WITHOUT_PROGRESS = 20
 
 
 @dataclass
 class PredictionArguments:
-    """How much to show, and whose code to run."""
+    """How much to show, where to write it, and whose code to run."""
 
-    top_k: int = option(default=3, help="Show this many labels for each file.")
+    top_k: int = option(default=3, help="Give this many labels for each file.")
+    output_file: Path | None = option(
+        default=None,
+        help="Write path, label and score of each label to this CSV (.csv) or JSON Lines (.jsonl) file in place of "
+        "showing them.",
+    )
     trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
 
-def demo_clips(count: int = 3) -> list[tuple[str, dict]]:
-    """Test clips of different digits in different voices, each with a description of what is said."""
+def demo_clips(count: int = 3) -> dict[str, dict]:
+    """Test clips of different digits in different voices, by a description of what is said."""
     clips = spoken_digits()["test"].shuffle(seed=0)
     names = clips.features["label"]
     chosen: dict[int, dict] = {}
@@ -33,28 +50,67 @@ def demo_clips(count: int = 3) -> list[tuple[str, dict]]:
             chosen[clip["label"]] = clip
         if len(chosen) == count:
             break
-    return [(f'"{names.int2str(clip["label"])}" by {clip["voice"]}', clip["audio"]) for clip in chosen.values()]
+    return {f'"{names.int2str(clip["label"])}" by {clip["voice"]}': clip["audio"] for clip in chosen.values()}
+
+
+@contextmanager
+def shown(names: list[str], top_k: int) -> Iterator[Callable]:
+    """Shows a table with a line for each file."""
+    width = max(map(len, names))
+    tqdm.write(f"{'file':{width}}  {top_k} likeliest labels and their scores")
+
+    def show(name: str, results: list[dict]) -> None:
+        tqdm.write(f"{name:{width}}  " + " | ".join(f"{result['label']} {result['score']:.2f}" for result in results))
+
+    yield show
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Callable]:
+    """Writes a row for each label of each file, as soon as it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", buffering=1, encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        if path.suffix == ".csv":
+            table.writerow(["path", "label", "score"])
+
+        def write(name: str, results: list[dict]) -> None:
+            for result in results:
+                row = {"path": name, "label": result["label"], "score": round(result["score"], 6)}
+                if path.suffix == ".csv":
+                    table.writerow(row.values())
+                else:
+                    file.write(json.dumps(row) + "\n")
+
+        yield write
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = command_parser(PredictionArguments, __doc__)
     parser.add_argument("model", help="A folder, or a repository of the Hub.")
-    parser.add_argument("files", nargs="*", help="Audio files; by default three spoken digits.")
+    parser.add_argument("files", nargs="*", help="Audio files, folders and patterns; by default three spoken digits.")
     args, named = parser.parse_args_into_dataclasses(argv)
+    if args.top_k < 1:
+        parser.error(f"--top_k must be at least 1, found {args.top_k}")
+    if args.output_file and args.output_file.suffix not in OUTPUT_SUFFIXES:
+        parser.error(f"--output_file must end in .csv or .jsonl, found {args.output_file.name}")
 
+    clips = {name: name for name in find_audio(named.files)} if named.files else demo_clips()
     classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
     sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
-    for name, audio in [(file, file) for file in named.files] or demo_clips():
-        try:
-            clip = {"array": decode_audio(audio, sampling_rate), "sampling_rate": sampling_rate}
-            results = classifier(clip, top_k=args.top_k)
-        except (OSError, ValueError) as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            num_refused += 1
-            continue
-        print(f"{name}: " + ", ".join(f"{result['label']} {result['score']:.1%}" for result in results))
+    progress = tqdm(clips.items(), unit="file", disable=None if len(clips) > NUM_WITHOUT_PROGRESS else True)
+    with written(args.output_file) if args.output_file else shown(list(clips), args.top_k) as report:
+        for name, audio in progress:
+            try:
+                clip = {"array": decode_usable(audio, 0, sampling_rate), "sampling_rate": sampling_rate}
+                report(name, classifier(clip, top_k=args.top_k))
+            except ValueError as error:
+                tqdm.write(describe(name, name, error), file=sys.stderr)
+                num_refused += 1
+    if args.output_file:
+        print(f"The labels of {len(clips) - num_refused} files are in {args.output_file}.")
     if num_refused:
-        sys.exit(f"{num_refused} of {len(named.files)} files could not be classified.")
+        sys.exit(f"{num_refused} of {len(clips)} files could not be classified.")
 
 
 if __name__ == "__main__":

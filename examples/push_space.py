@@ -1,9 +1,11 @@
-"""Publishes a demo of a published model as a Space of the Hub.
+"""Publishes a demo of a model as a Space of the Hub.
 
     python examples/push_space.py me/my-model me/my-demo --dry_run
     python examples/push_space.py me/my-model me/my-demo
+    python examples/push_space.py checkpoints/hear-tiny me/my-demo
 
-The demo is the folder `space` beside this script; a file model_id.txt that names the model is uploaded with it.
+The demo is the folder `space` beside this script, with the clips of `sounds`; a file model_id.txt that names the model
+is uploaded with it. A model that is a folder here becomes part of the Space.
 """
 
 from dataclasses import dataclass
@@ -31,19 +33,19 @@ class DemoArguments:
 
 def main(argv: list[str] | None = None) -> None:
     parser = command_parser((UploadArguments, DemoArguments), __doc__)
-    parser.add_argument("model", metavar="MODEL", help="The model's repository, as OWNER/NAME.")
+    parser.add_argument("model", metavar="MODEL", help="The model's repository, as OWNER/NAME, or its folder.")
     parser.add_argument("repository", metavar="REPOSITORY", help="Where to publish the demo, as OWNER/NAME.")
     upload_args, demo_args, args = parser.parse_args_into_dataclasses(argv)
 
     with staging_folder() as temporary:
         target, staged = destination(args.repository, "space", upload_args), temporary / "space"
-        model = Destination(args.model, token=target.token)
-        stage_space(demo_args.space_dir, staged, model.name)
+        model = Path(args.model) if Path(args.model).is_dir() else Destination(args.model, token=target.token)
+        stage_space(demo_args.space_dir, staged, model if isinstance(model, Path) else model.name)
         show(staged)
         if upload_args.dry_run:
             return
 
-        if is_private(model) and not target.private:
+        if isinstance(model, Destination) and is_private(model) and not target.private:
             print(f"{model.name} is private: give the Space a secret HF_TOKEN that may read it.")
         announce(publish(staged, target, lambda path: False), target)
 

@@ -3,7 +3,7 @@
     HEAR_MODEL=runs/digits python app.py
 
 The model is a folder or a repository of the Hub. Without `HEAR_MODEL` it is the one that
-`model_id.txt` beside this file names.
+`model_id.txt` beside this file names, or else `checkpoints/hear-tiny` of the repository of hear_hf.
 """
 
 import html
@@ -15,12 +15,12 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
+from decoding import decode_audio
 from hearing_figure import draw
 from sound_events import HEAR_HF_INSTALLED, MAX_SECONDS, Classifier, hear, read_clip
 
 MAX_FILE_SIZE = "200mb"
-EXAMPLES = ("chirp", "bursts of noise", "quickening clicks")
-EXAMPLE_RATE = 16_000
+EXAMPLE_RATE = 32_000
 
 TITLE = "# What is heard, and when"
 INTRODUCTION = """
@@ -33,15 +33,26 @@ CSS = ".gradio-container {max-width: 1200px !important; margin: 0 auto} .plot im
 
 
 def configured_name() -> str:
-    """The model to serve: `HEAR_MODEL`, else the one line of `model_id.txt`."""
-    file = Path(__file__).with_name("model_id.txt")
-    name = os.environ.get("HEAR_MODEL") or (file.read_text(encoding="utf-8") if file.is_file() else "")
-    if not name.strip():
-        raise ValueError(
-            f"A model must be named by the environment variable HEAR_MODEL or in {file}, found none. Give a folder or "
-            "a repository of the Hub, for example: HEAR_MODEL=runs/digits python app.py"
-        )
-    return name.strip()
+    """The model to serve: `HEAR_MODEL`, else the one line of `model_id.txt`, else the checkpoint of the repository."""
+    here = Path(__file__).parent
+    file, ours = here / "model_id.txt", here / "../../checkpoints/hear-tiny"
+    if name := os.environ.get("HEAR_MODEL", "").strip():
+        return name
+    if name := file.read_text(encoding="utf-8").strip() if file.is_file() else "":
+        return str(here / name) if (here / name).is_dir() else name
+    if (ours / "config.json").is_file():
+        return os.path.relpath(ours)
+    raise ValueError(
+        f"A model must be named by the environment variable HEAR_MODEL or in {file}, found none. Give a folder or "
+        "a repository of the Hub, for example: HEAR_MODEL=runs/digits python app.py"
+    )
+
+
+def example_files() -> dict[str, Path]:
+    """The clips to offer, by what is in them: of the folder `sounds` beside this file, or beside its folder."""
+    here = Path(__file__).parent
+    files = sorted((*here.glob("sounds/*.ogg"), *here.glob("../sounds/*.ogg")))
+    return {file.stem.replace("_", " "): file for file in files}
 
 
 @lru_cache(maxsize=1)
@@ -52,18 +63,9 @@ def visitors_classifier(name: str) -> Classifier:
     return Classifier(name)
 
 
-def example(name: str) -> tuple[int, np.ndarray]:
-    """The rate and int16 samples of a synthetic clip of four seconds, (64000,)."""
-    time = np.arange(4 * EXAMPLE_RATE) / EXAMPLE_RATE
-    noise = np.random.default_rng(0).normal(size=len(time))
-    if name == "chirp":
-        clip = np.sin(2 * np.pi * (200 + 400 * time) * time) * np.sin(np.pi * time / 4)
-    elif name == "bursts of noise":
-        clip = noise * (time % 1 < 0.5)
-    else:  # clicks that come ever faster
-        clicks = np.diff(np.floor(2 * time**2), prepend=-1)
-        clip = np.convolve(clicks, np.exp(-np.arange(800) / 100) * noise[:800])[: len(time)]
-    return EXAMPLE_RATE, (2**14 * clip / np.abs(clip).max()).astype(np.int16)
+def example(file: Path) -> tuple[int, np.ndarray]:
+    """The rate and int16 samples of a clip, (num_samples,), for the page to play: it may read few folders itself."""
+    return EXAMPLE_RATE, (32_767 * decode_audio(file, EXAMPLE_RATE)).astype(np.int16)
 
 
 def classify(classifier: Classifier, path: str, window_seconds: float, threshold: float, track=iter):
@@ -79,6 +81,7 @@ def classify(classifier: Classifier, path: str, window_seconds: float, threshold
 
 def build_app(classifier: Classifier) -> gr.Blocks:
     """The page. `classifier` serves unless a visitor types another model."""
+    files = example_files()
 
     def respond(path, window_seconds, threshold, name, progress=gr.Progress()):  # noqa: B008 (gradio's way)
         if path is None:
@@ -96,7 +99,7 @@ def build_app(classifier: Classifier) -> gr.Blocks:
                 audio = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Sound")
                 # `gr.Examples` would keep its clips in the cache, out of which `delete_cache` sweeps them.
                 examples = gr.Dataset(
-                    components=["textbox"], samples=[[name] for name in EXAMPLES], label="Synthetic examples"
+                    components=["textbox"], samples=[[name] for name in files], label="Examples", visible=bool(files)
                 )
                 window = gr.Slider(0.5, 10, 2, step=0.5, label="Window (s)", info="Shorter: when? Longer: what?")
                 threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info="Least score in the table")
@@ -108,7 +111,7 @@ def build_app(classifier: Classifier) -> gr.Blocks:
                 plot = gr.Plot(label="Over time", show_label=False, elem_classes="plot")
         table = gr.Dataframe(headers=["Start (s)", "End (s)", "Label", "Score"], label="Heard when", max_height=400)
         gr.Markdown(f"Up to {MAX_SECONDS // 60} minutes. Clips are deleted within two hours.")
-        examples.click(lambda sample: example(sample[0]), examples, audio)
+        examples.click(lambda sample: example(files[sample[0]]), examples, audio)
         inputs, outputs = [audio, window, threshold, name], [labels, plot, table]
         triggers = [audio.change, window.change, threshold.change, name.submit]
         # While one run lasts, a slider moves on: only where it comes to rest counts.

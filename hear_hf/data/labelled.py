@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, List, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets
 
 from ..arguments import option
 from .sources import (
@@ -296,6 +296,25 @@ def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: t
         dataset = splits[split].select_columns(["audio", *keep_columns])
         splits[split] = dataset.add_column("label", ids, feature=List(feature) if multi_label else feature)
     return splits
+
+
+def with_label_names(dataset: Dataset, column: str, source: str) -> Dataset:
+    """
+    Makes of a column of labels lists of names, empty where a clip has none or where there is no such column.
+
+    Args:
+        dataset (`Dataset`): Clips, of which some may have labels.
+        column (`str`): The column of names, lists of them, or several joined by ";".
+        source (`str`): Names the clips in errors.
+    """
+    lists: list[list[str]] = [[]] * len(dataset)
+    if column in dataset.column_names:
+        values, declared = _named_labels(dataset.features[column], dataset[column][:], source)
+        lists = [value if isinstance(value, list) else [value] if value else [] for value in values]
+        if declared is None:
+            lists = [[part.strip() for name in names for part in name.split(";") if part.strip()] for names in lists]
+        dataset = dataset.remove_columns(column)
+    return dataset.add_column(column, lists, feature=List(Value("string")))
 
 
 def _named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:

@@ -120,6 +120,32 @@ def audio_files(folder: str | Path, recursive: bool = False) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
 
 
+def find_audio(names: Iterable[str]) -> list[str]:
+    """
+    Lists the audio files that paths, folders and glob patterns lead to, in the order given and each once.
+
+    Args:
+        names (`Iterable[str]`): A path that exists is that file, of whatever suffix. Folders and patterns lead to the
+            audio files in and below them, hidden ones apart. A name that leads to none stays as it is: reading it
+            says what is wrong.
+    """
+    found: list[str] = []
+    for name in names:
+        if os.path.isdir(name):
+            below = audio_files(name, recursive=True)
+            matches = [os.path.join(name, path.relative_to(os.path.abspath(name))) for path in below]
+        elif os.path.isfile(name):
+            matches = [name]
+        else:
+            matches = [path for path in sorted(glob.glob(name, recursive=True)) if _is_audio(path)]
+        found += matches or [name]
+    return list(dict.fromkeys(found))
+
+
+def _is_audio(path: str) -> bool:
+    return os.path.isfile(path) and os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
+
+
 def from_files(paths: list[Path], streaming: bool = False) -> Dataset | IterableDataset:
     """Makes a data set of audio files, with the column `audio`."""
     dataset = undecoded(Dataset.from_dict({"audio": [str(path) for path in paths]}), "audio")

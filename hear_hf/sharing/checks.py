@@ -15,16 +15,17 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 
-import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
+import hear_hf  # registers HEAR with the Auto classes
 
 from .cards import PLACEHOLDER
 from .isolated import outputs_elsewhere, outputs_on_noise
 from .upload import SharingError
 
+PACKAGE = Path(hear_hf.__file__).parent
 QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
 CONFIGS = ("config.json", "preprocessor_config.json")
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
-REPORTS = ("README.md", "LICENSE*", "*.png", "*.jpg", "*.svg", "*_results.json", "per_label.txt")
+REPORTS = ("README.md", "LICEN[CS]E*", "*.png", "*.jpg", "*.svg", "*_results.json", "per_label.txt")
 MAX_REPORT_SIZE = 10_000_000  # bytes
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 TRAINING = ("checkpoint-*", "runs", "events.out.tfevents*", "trainer_state.json")
@@ -50,11 +51,16 @@ class Checked:
 
 
 def stage(folder: Path, target: Path) -> dict[str, str]:
-    """Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back."""
+    """
+    Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back.
+
+    A folder without any code, as this repository's own checkpoint is, gets the installed package's.
+    """
     if not (folder / "config.json").is_file():
         raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
     target.mkdir(parents=True)
-    code = code_files(folder)
+    home = folder if any(folder.glob("*.py")) else PACKAGE
+    code = code_files(folder, home)
     kept_back: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.name == QUANTIZER and path.is_dir() and target.name != QUANTIZER:
@@ -64,6 +70,9 @@ def stage(folder: Path, target: Path) -> dict[str, str]:
             kept_back[path.name + "/" * path.is_dir()] = reason
         else:
             shutil.copyfile(path, target / path.name)
+    if home is PACKAGE:
+        for name in code:
+            shutil.copyfile(home / name, target / name)
     # Remote code is looked for beside the repository's own config, also for the models of sub-folders.
     for path in (target / QUANTIZER).glob("*.py"):
         if not (target / path.name).exists():
@@ -96,8 +105,8 @@ def is_stale(path: str) -> bool:
     return folder in ("", QUANTIZER) and any(fnmatch(name, pattern) for pattern in STALE)
 
 
-def code_files(folder: Path) -> set[str]:
-    """The Python files that the folder's `auto_map`s name, and those that they import."""
+def code_files(folder: Path, home: Path) -> set[str]:
+    """The Python files, to be found in `home`, that the folder's `auto_map`s name, and those that they import."""
     references = []
     for name in CONFIGS:
         if (folder / name).is_file():
@@ -105,8 +114,8 @@ def code_files(folder: Path) -> set[str]:
             references += [reference for entry in auto_map.values() for reference in np.atleast_1d(entry) if reference]
     named = {f"{reference.partition('.')[0]}.py" for reference in references}
     try:
-        imported = {Path(file).name for name in named for file in get_relative_import_files(folder / name)}
-        missing = sorted(name for name in named | imported if not (folder / name).is_file())
+        imported = {Path(file).name for name in named for file in get_relative_import_files(home / name)}
+        missing = sorted(name for name in named | imported if not (home / name).is_file())
     except OSError as error:
         missing = [Path(error.filename).name]
     if missing:

@@ -6,29 +6,39 @@ from pathlib import Path
 from huggingface_hub import SpaceCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from .checks import check_models, stage
 from .upload import Destination, SharingError, explain
 
 SPACE_MODEL = "model_id.txt"  # where the Space's app.py reads which model to serve
+MODEL_FOLDER = "model"  # of the Space, where the model is not on the Hub
+SOUNDS = "sounds"  # the example clips, beside the demo's folder
 
 
-def stage_space(space: Path, staged: Path, model: str) -> None:
+def stage_space(space: Path, staged: Path, model: str | Path) -> None:
     """
-    Copies a demo to a new folder, and names there the model that it serves.
+    Copies a demo and its example clips to a new folder, and names there the model that it serves.
 
     Args:
         space (`Path`): The demo's folder, with app.py and README.md.
         staged (`Path`): The folder to create.
-        model (`str`): The model's repository, as `OWNER/NAME`.
+        model (`str` or `Path`): The model's repository, as `OWNER/NAME`, or its folder, which is copied too.
 
     Raises:
-        `SharingError`: The demo lacks app.py.
+        `SharingError`: The demo lacks app.py, or the folder is no complete model.
     """
     if not (space / "app.py").is_file():
         raise SharingError(f"The demo's folder must hold app.py, found none in {space}. Give --space_dir.")
-    shutil.copytree(space, staged, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    (staged / SPACE_MODEL).write_text(f"{model}\n", encoding="utf-8")
+    ignored = shutil.ignore_patterns(".*", "__pycache__")
+    shutil.copytree(space, staged, ignore=ignored)
+    if (sounds := space.parent / SOUNDS).is_dir():
+        shutil.copytree(sounds, staged / SOUNDS, ignore=ignored)
+    if isinstance(model, Path):
+        stage(model, staged / MODEL_FOLDER)
+        check_models(staged / MODEL_FOLDER)
+    name = MODEL_FOLDER if isinstance(model, Path) else model
+    (staged / SPACE_MODEL).write_text(f"{name}\n", encoding="utf-8")
     card = SpaceCard.load(staged / "README.md")
-    card.data["models"] = [model]
+    card.data["models"] = [] if isinstance(model, Path) else [model]
     card.save(staged / "README.md")
 
 

@@ -7,6 +7,7 @@ trainer.save_model()
 """
 
 import copy
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -32,6 +33,8 @@ from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from .runs import RunArguments, SaveAtEpochEnd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -110,6 +113,10 @@ def load_model(
     source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
     config = load_config(args, label_names, multi_label)
     if args.model_name_or_path is None:
+        logger.warning(
+            "HEAR starts from random weights. From what a model knows already it needs fewer clips: give one, for "
+            "example --model_name_or_path checkpoints/hear-tiny of the repository."
+        )
         return HEARFeatureExtractor(sampling_rate=config.sampling_rate), HEARForAudioClassification(config)
     model = AutoModelForAudioClassification.from_pretrained(
         args.model_name_or_path, config=config, ignore_mismatched_sizes=True, **source

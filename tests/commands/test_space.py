@@ -253,19 +253,41 @@ def test_the_page_gets_scores_a_figure_and_rows(app, classifier, tmp_path):
 
 
 def test_the_examples_are_sounds_that_can_be_heard(app, tmp_path):
-    for name in app.EXAMPLES:
-        rate, samples = app.example(name)
+    files = app.example_files()
+    assert len(files) > 5 and files["church bell"].name == "church_bell.ogg"
+    for file in files.values():
+        rate, samples = app.example(file)
         soundfile.write(tmp_path / "clip.wav", samples, rate)
-        assert len(read_clip(str(tmp_path / "clip.wav"), RATE)) == 4 * RATE
+        heard, original = read_clip(str(tmp_path / "clip.wav"), RATE), read_clip(str(file), RATE)
+        assert np.corrcoef(heard, original[: len(heard)])[0, 1] > 0.99
 
 
-def test_the_model_is_named_by_the_environment_before_the_file(app, tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "__file__", str(tmp_path / "app.py"))
+def test_a_space_offers_the_sounds_beside_it_and_a_page_without_any_still_opens(
+    app, classifier, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(app, "__file__", str(tmp_path / "space" / "app.py"))
+    assert app.example_files() == {} and app.build_app(classifier)
+    (tmp_path / "space" / "sounds").mkdir(parents=True)
+    (tmp_path / "space" / "sounds" / "a_dog.ogg").touch()
+    assert app.example_files() == {"a dog": tmp_path / "space" / "sounds" / "a_dog.ogg"}
+
+
+def test_the_model_is_named_by_the_environment_then_the_file_and_else_is_the_repository_s(app, tmp_path, monkeypatch):
+    space = tmp_path / "examples" / "space"
+    space.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(app, "__file__", str(space / "app.py"))
     monkeypatch.delenv("HEAR_MODEL", raising=False)
     with pytest.raises(ValueError, match="must be named by the environment variable HEAR_MODEL or in .*model_id.txt"):
         app.configured_name()
-    (tmp_path / "model_id.txt").write_text("someone/hear\n")
+    ours = os.path.join("checkpoints", "hear-tiny")
+    os.makedirs(ours)
+    Path(ours, "config.json").touch()
+    assert app.configured_name() == ours
+    (space / "model_id.txt").write_text("someone/hear\n")
     assert app.configured_name() == "someone/hear"
+    (space / "someone" / "hear").mkdir(parents=True)
+    assert app.configured_name() == str(space / "someone" / "hear")
     monkeypatch.setenv("HEAR_MODEL", "runs/mine")
     assert app.configured_name() == "runs/mine"
 

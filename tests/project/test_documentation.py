@@ -68,8 +68,12 @@ def test_every_block_is_in_a_language_that_is_checked_or_quoted(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_every_block_runs_and_gives_what_its_comments_state(page, tmp_path, monkeypatch):
+def test_every_block_runs_and_gives_what_its_comments_state(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    if "checkpoints/hear-tiny" in "".join(blocks(page, "python")):  # which runs in the clone, and writes nothing there
+        (tmp_path / "checkpoints" / "hear-tiny").parent.mkdir()
+        (tmp_path / "checkpoints" / "hear-tiny").symlink_to(request.getfixturevalue("shipped"))
+        (tmp_path / "examples").symlink_to(ROOT / "examples")
     namespace, stated = {}, []
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), namespace)

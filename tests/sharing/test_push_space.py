@@ -35,6 +35,21 @@ def test_the_space_goes_up_with_the_model_s_name_and_what_it_imports(space, hub)
     assert yaml.safe_load(files["README.md"].split(b"---")[1])["models"] == ["alice/hear"]
 
 
+def test_a_model_that_is_a_folder_goes_up_with_its_code_as_part_of_the_space(space, hub, folder):
+    push_space.main([str(folder), "alice/demo", "--space_dir", str(space)])
+    files = hub.repositories["spaces", "alice/demo"].main.files
+    assert files["model_id.txt"] == b"model\n"
+    assert {"model/config.json", "model/preprocessor_config.json", "model/modeling_hear.py"} <= set(files)
+    assert yaml.safe_load(files["README.md"].split(b"---")[1])["models"] == []
+
+
+def test_a_folder_that_is_no_complete_model_is_refused(space, hub, folder):
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(SystemExit, match="The model must load and run"):
+        push_space.main([str(folder), "alice/demo", "--space_dir", str(space)])
+    assert not hub.repositories
+
+
 def test_a_space_for_a_model_that_is_not_on_the_hub_is_refused(space, hub):
     with pytest.raises(SystemExit, match="found no alice/hear: publish it first"):
         push(space)
@@ -61,4 +76,4 @@ def test_a_folder_without_a_demo_is_refused(tmp_path, hub):
 def test_the_demo_s_files_all_go_up(tmp_path):
     stage_space(SPACE, tmp_path / "staged", "alice/hear")
     files = {path.name for path in (tmp_path / "staged").iterdir()}
-    assert files == {"model_id.txt"} | {path.name for path in SPACE.iterdir() if path.name != "__pycache__"}
+    assert files == {"model_id.txt", "sounds"} | {path.name for path in SPACE.iterdir() if path.name != "__pycache__"}

@@ -29,6 +29,16 @@ def test_a_dry_run_needs_neither_network_nor_token(folder, hub, monkeypatch, tmp
     assert "model.safetensors.index.json" in capsys.readouterr().out
 
 
+def test_a_folder_without_any_code_gets_the_package_s_and_keeps_its_licences(folder, hub):
+    for path in folder.glob("*.py"):
+        path.unlink()
+    (folder / "LICENCES.md").write_text("whose sounds\n")
+    push(folder)
+    files = hub.repositories[REPOSITORY].main.files
+    assert {"masking_hear.py", "feature_extraction_hear.py", "LICENCES.md"} <= set(files)
+    assert files["modeling_hear.py"] == (hub_checks.PACKAGE / "modeling_hear.py").read_bytes()
+
+
 def test_an_update_removes_weights_and_code_of_earlier_uploads(folder, hub, capsys):
     old = {"model.safetensors": b"old", "old_hear.py": b"", "pytorch_model.bin": b""}
     kept = {"notes.md": b"", "handler.py": b""}

@@ -15,7 +15,13 @@ from hear_hf.arguments import parse_arguments
 from hear_hf.data.augmentation import AugmentationArguments, augment, mixup
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.evaluation.metrics import multi_label_metrics, single_label_metrics
-from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer, freeze
+from hear_hf.training.classification import (
+    FineTuningArguments,
+    ModelArguments,
+    build_trainer,
+    freeze,
+    load_model,
+)
 from hear_hf.training.optimization import (
     BatchNormCalibration,
     ClassificationLoss,
@@ -193,6 +199,13 @@ def test_the_best_checkpoint_is_chosen_by_accuracy_unless_another_metric_is_aske
     args = build_trainer(dataset, training_args, ModelArguments(model_name_or_path=str(pretrained))).args
     assert (args.metric_for_best_model, args.greater_is_better) == (chosen, greater_is_better)
     assert training_args.to_dict() == before
+
+
+def test_a_start_from_random_weights_is_said_and_names_a_checkpoint(pretrained, caplog):
+    load_model(ModelArguments(model_name_or_path=str(pretrained)), ["low", "high"], multi_label=False)
+    assert "random weights" not in caplog.text
+    load_model(ModelArguments(config_overrides=TINY), ["low", "high"], multi_label=False)
+    assert "random weights" in caplog.text and "--model_name_or_path checkpoints/hear-tiny" in caplog.text
 
 
 def test_another_set_of_labels_keeps_the_pretrained_acoustic_model(tones, pretrained, tmp_path):
