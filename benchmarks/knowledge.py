@@ -12,7 +12,7 @@ With `--teacher_name_or_path` and `--agreement_file`, classifiers with the teach
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -173,8 +173,6 @@ def probe(args: KnowledgeArguments, rows: dict[str, dict]) -> None:
 
 def label_names(name: str, args: KnowledgeArguments) -> set[str]:
     """The labels of a classifier; none of another model."""
-    if not Path(name).is_dir() and "/" not in name:  # a random baseline
-        return set()
     config = AutoConfig.from_pretrained(name, trust_remote_code=args.trust_remote_code)
     is_classifier = (config.architectures or [""])[0].endswith("Classification")
     return set(config.id2label.values()) if is_classifier else set()
@@ -198,11 +196,11 @@ def compare_with_teacher(args: KnowledgeArguments, rows: dict[str, dict]) -> Non
     clips = load_whole_source(data_args, args.seed)
     audio = skip_unusable({"agreement": clips}, data_args.max_unusable_share)["agreement"]
     teacher, names = top_labels(args.teacher_name_or_path, audio, args), label_names(args.teacher_name_or_path, args)
-    for name, row in rows.items():
-        if name != args.teacher_name_or_path and label_names(name, args) == names:
+    for name in args.model_name_or_path:
+        if name in rows and name != args.teacher_name_or_path and label_names(name, args) == names:
             found = top_labels(name, audio, args)
             score = float(np.mean([ours == theirs for ours, theirs in zip(found, teacher, strict=True)]))
-            row["tasks"][AGREEMENT] = {"score": score, "num_scored": len(audio)}
+            rows[name]["tasks"][AGREEMENT] = {"score": score, "num_scored": len(audio)}
 
 
 def table(rows: dict[str, dict]) -> str:
@@ -235,21 +233,33 @@ def plot(rows: dict[str, dict], path: Path) -> None:
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
     axes.set(yticks=np.arange(len(tasks)) + 0.4 - height / 2, yticklabels=tasks, xlim=(0, 108), xlabel="%")
     axes.invert_yaxis()
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def write(rows: dict[str, dict], args: KnowledgeArguments) -> str:
-    """Leaves results.json, results.md and results.png, and returns the table."""
-    folder, found = Path(args.output_dir), table(rows)
+def markdown(rows: dict[str, dict], args: KnowledgeArguments) -> str:
+    software = report.versions()
+    return (
+        f"Per cent, with the standard error; parameters without heads. Frames' {', '.join(args.pooling)}; clips of at "
+        f"least {args.min_length_seconds:g} s; seed {args.seed}; PyTorch {software['torch']}, Transformers "
+        f"{software['transformers']}, hear_hf {software['hear_hf']}, {date.today().isoformat()}.\n\n{table(rows)}\n"
+    )
+
+
+def write(rows: dict[str, dict], args: KnowledgeArguments) -> None:
+    """Leaves results.json, results.md and results.png."""
+    folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    shared = {"date": date.today().isoformat(), "versions": report.versions(), "pooling": args.pooling}
-    shared |= {"min_length_seconds": args.min_length_seconds, "seed": args.seed}
-    (folder / "results.json").write_text(json.dumps(shared | {"models": rows}, indent=1) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(found + "\n", encoding="utf-8")
+    record = {
+        "date": date.today().isoformat(),
+        "versions": report.versions(),
+        "settings": asdict(args),
+        "models": rows,
+    }
+    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(markdown(rows, args), encoding="utf-8")
     plot(rows, folder / "results.png")
-    return found
 
 
 def main(argv: list[str] | None = None) -> dict[str, dict]:
@@ -260,7 +270,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     probe(args, rows)
     if args.agreement_file:
         compare_with_teacher(args, rows)
-    print(f"\nPer cent, with the standard error:\n\n{write(rows, args)}\n\nWritten to {args.output_dir}.")
+    write(rows, args)
+    print(f"\n{markdown(rows, args)}\nWritten to {args.output_dir}.")
     return rows
 
 

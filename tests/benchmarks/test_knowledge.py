@@ -72,7 +72,7 @@ def test_all_tasks_and_models_stand_in_one_table_a_record_and_a_figure(models, f
     agreement = [rows[name]["tasks"].get(knowledge.AGREEMENT) for name in names]
     assert agreement == [{"score": 1.0, "num_scored": 10}, None, None]
     assert json.loads((tmp_path / "results.json").read_text())["models"] == rows
-    header, _, *lines = (tmp_path / "results.md").read_text().splitlines()
+    _, _, header, _, *lines = (tmp_path / "results.md").read_text().splitlines()
     assert header.split(" | ")[2:5] == [tones[0], tones[1], "speakers, other takes"]
     assert [line.split(" | ")[0] for line in lines] == ["| student", "| wav2vec2", "| teacher"]
     assert lines[1].endswith("|  |") and lines[0].endswith("| 100.0 ± 0.0 |")
@@ -84,6 +84,7 @@ def test_a_converted_teacher_stands_beside(files, tmp_path):
     EfficientATFeatureExtractor().save_pretrained(tmp_path / "mn01")
     rows = knowledge.main(
         ["--model_name_or_path", str(tmp_path / "mn01"), "--trust_remote_code", "--esc50_file", files["--esc50_file"],
+         "--teacher_name_or_path", str(tmp_path / "mn01"), "--agreement_file", files["--esc50_file"],
          "--output_dir", str(tmp_path / "run")]
     )  # fmt: skip
     assert rows[str(tmp_path / "mn01")]["tasks"]["ESC-50, folds 1+2+3 -> 4"]["score"] > 0.5
