@@ -22,7 +22,6 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoConfig, pipeline, set_seed
 
-import report
 from hear_hf.arguments import option, parse_arguments
 from hear_hf.data.decoding import decode_audio, read_audio
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
@@ -30,8 +29,8 @@ from hear_hf.data.unlabelled import UnlabelledAudioArguments, load_whole_source
 from hear_hf.data.unusable import skip_unusable
 from hear_hf.evaluation.folds import Clips, Fold, gather_clips, make_folds, tuning_divisions
 from hear_hf.evaluation.probing import FeatureArguments, extract_features, load_encoders, probe_layer
+from report import plt, versions
 
-plt = report.plt
 AGREEMENT = "top label as the teacher's"
 
 
@@ -239,7 +238,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 
 
 def markdown(rows: dict[str, dict], args: KnowledgeArguments) -> str:
-    software = report.versions()
+    software = versions()
     return (
         f"Per cent, with the standard error; parameters without heads. Frames' {', '.join(args.pooling)}; clips of at "
         f"least {args.min_length_seconds:g} s; seed {args.seed}; PyTorch {software['torch']}, Transformers "
@@ -253,7 +252,7 @@ def write(rows: dict[str, dict], args: KnowledgeArguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "date": date.today().isoformat(),
-        "versions": report.versions(),
+        "versions": versions(),
         "settings": asdict(args),
         "models": rows,
     }

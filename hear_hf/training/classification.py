@@ -126,7 +126,7 @@ def load_model(
     config = load_config(args, label_names, multi_label)
     if args.model_name_or_path is None:
         logger.warning(
-            f"Training from scratch. To start from a model that knows sounds and words: --model_name_or_path "
+            "Training from scratch. To start from a model that knows sounds and words: --model_name_or_path "
             f"{RELEASED_CHECKPOINT}"
         )
         return HEARFeatureExtractor(sampling_rate=config.sampling_rate), HEARForAudioClassification(config)
