@@ -97,8 +97,8 @@ class FineTuningArguments(RunArguments):
     )
     head_epochs: int = option(
         default=0,
-        help="First train the head alone, for so many passes over what the frozen model makes of the clips "
-        "(arXiv:2202.10054); it takes one reading of the clips. 50 suit a pretrained model.",
+        help="First draw a new head and train it alone, for so many passes over what the frozen model makes of the "
+        "clips (arXiv:2202.10054), which it reads once; 50 suit a pretrained model.",
     )
     head_learning_rate: float = option(default=1e-3, help="First learning rate of the head alone.")
     class_balanced: bool = option(default=False, help="Weight each label by the inverse of its frequency in the loss.")
@@ -194,15 +194,22 @@ class FineTuningTrainer(Trainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def train_head(self) -> None:
-        """Trains the head alone, on the training clips as they are."""
-        args = self.args
+        """
+        Trains a new head alone, on the training clips as they are.
+
+        All of it is drawn anew: what the layers below its output know of other labels is in their way.
+        """
+        args, head = self.args, self.model.classifier
+        head.load_state_dict(
+            type(head)(self.model.config).state_dict()
+        )  # in place: the optimizer knows its parameters
         clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate)
         loader = DataLoader(
             clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
         )
         embeddings, labels = embed(self.model, loader, self.compute_loss_context_manager)
         loss = fit_head(
-            self.model.classifier,
+            head,
             embeddings,
             labels,
             self.compute_loss_func,

@@ -221,6 +221,19 @@ def test_a_head_learns_alone_what_the_frozen_model_tells_apart(tones, pretrained
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_new_head_owes_nothing_to_that_of_the_checkpoint(tones, pretrained, tmp_path):
+    model = hear_hf.HEARForAudioClassification.from_pretrained(pretrained)
+    model.classifier.dense.weight.data.normal_()
+    model.save_pretrained(tmp_path / "other")
+    hear_hf.HEARFeatureExtractor().save_pretrained(tmp_path / "other")
+    heads = []
+    for folder in (pretrained, tmp_path / "other"):
+        run(tmp_path / f"run_{folder.name}", "--data_dir", tones, "--model_name_or_path", folder, *HEAD_ALONE)
+        tuned = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / f"run_{folder.name}")
+        heads.append(tuned.classifier.state_dict())
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
 def test_a_head_of_several_labels_learns_alone(tagged, pretrained, tmp_path):
     metrics = run(tmp_path / "run", "--train_file", tagged, "--model_name_or_path", pretrained, *HEAD_ALONE)
     assert metrics["validation_mean_average_precision"] > 0.8
