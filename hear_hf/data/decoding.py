@@ -27,7 +27,7 @@ MAX_PEAK = 16.0
 BLOCK_FRAMES = 2**20
 CHUNK_BYTES = 2**20
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
-ENDLESS = 2**40  # bytes
+ENDLESS = 2**40  # bytes, or samples
 
 MpegFrame: TypeAlias = tuple[int, int, int, bool]  # bytes, samples, rate in Hz, whether it is mono
 Source: TypeAlias = "BinaryIO | _Part"
@@ -70,11 +70,10 @@ def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
 
 
 def read_duration(audio: dict[str, Any]) -> float | None:
-    """Reads a clip's duration in seconds from the header of its file; `None` where soundfile finds none."""
-    encoded = audio.get("bytes")
+    """Reads a clip's duration in seconds from the header of its file; `None` where only decoding tells."""
     try:
-        return float(soundfile.info(audio.get("path") if encoded is None else io.BytesIO(encoded)).duration)
-    except (OSError, RuntimeError, TypeError):
+        return SoundfileReader(str(audio.get("path")), audio.get("bytes")).declared_duration()
+    except (OSError, RuntimeError, ValueError):
         return None
 
 
@@ -249,9 +248,15 @@ class SoundfileReader:
                         )  # (num_samples, channels) -> (num_samples,)
         self._warn_if_short(num_read / self.sampling_rate, num_declared / self.sampling_rate)
 
+    def declared_duration(self) -> float | None:
+        """Returns the duration in seconds of one file that declares it, and closes the file."""
+        with self._file, self._current as file:
+            is_known = len(self._parts) == 1 and not self._parts[0].lead and file.frames < ENDLESS
+            return file.frames / self.sampling_rate if is_known else None
+
     def _warn_if_short(self, seconds: float, soundfile_seconds: float) -> None:
         declared = self._declared_seconds or soundfile_seconds
-        if seconds < 0.99 * declared - 0.1 and declared < ENDLESS / 1_000:
+        if seconds < 0.99 * declared - 0.1 and soundfile_seconds < ENDLESS / self.sampling_rate:
             logger.warning(
                 f"{self.name} holds {seconds:.2f} s of the {declared:.2f} s that it declares: it was cut short, or its"
                 " head is wrong. What there is, is used."
