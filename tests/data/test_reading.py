@@ -2,8 +2,11 @@
 
 import io
 import logging
+import re
 import struct
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import stream
 from hear_hf import HEARFeatureExtractor
 from hear_hf.data.decoding import SoundfileReader, decode_audio, read_audio, read_duration
 from hear_hf.data.live import file_blocks
+from hear_hf.data.sources import AUDIO_SUFFIXES
 from helpers import small_model
 
 RATE = 16_000
@@ -88,6 +92,12 @@ def test_joined_files_are_read_to_the_end(first, second):
     )
     if not np.array_equal(joined[: len(parts)], parts):
         assert np.corrcoef(joined[: RATE // 2], parts[: RATE // 2])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
+def test_an_ogg_file_cut_short_is_read_as_far_as_it_goes(codec):
+    content = encoded("OGG", codec, np.tile(CLIP, 4))
+    assert 0.8 < seconds(content[: len(content) // 2]) < 2.6  # it is cut into pages of a second
 
 
 def flac_of_unknown_length() -> bytes:
@@ -252,3 +262,84 @@ def test_a_stream_of_not_a_number_ends_with_a_message(checkpoint, tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
     with pytest.raises(SystemExit, match=r"nan\.wav must hold finite samples"):
         stream.main([checkpoint, str(tmp_path / "nan.wav")])
+
+
+# The table of docs/audio-formats.md
+
+TABLE = Path(__file__).parents[2] / "docs" / "audio-formats.md"
+# (format, codec) of each row of what soundfile reads, the codecs in the order of the row
+CODECS = {
+    "WAV": [("WAV", f"PCM_{kind}") for kind in ("U8", "16", "24", "32")]
+    + [("WAV", codec) for codec in ("FLOAT", "DOUBLE", "ALAW", "ULAW", "MS_ADPCM", "IMA_ADPCM", "GSM610")],
+    "RF64": [("RF64", codec) for codec in ("PCM_16", "PCM_24", "PCM_32", "FLOAT")],
+    "Wave64": [("W64", codec) for codec in ("PCM_16", "PCM_32", "FLOAT", "ALAW", "ULAW", "MS_ADPCM", "GSM610")],
+    "FLAC": [("FLAC", codec) for codec in ("PCM_S8", "PCM_16", "PCM_24")],
+    "Ogg": [("OGG", codec) for codec in ("VORBIS", "OPUS")],
+    "MPEG audio": [("MP3", "MPEG_LAYER_III")],
+    "AIFF, AIFC": [("AIFF", codec) for codec in ("PCM_S8", "PCM_16", "FLOAT", "ALAW", "ULAW", "IMA_ADPCM", "GSM610")],
+    "AU": [("AU", codec) for codec in ("PCM_S8", "PCM_16", "FLOAT", "ALAW", "ULAW", "G721_32")],
+    "CAF": [("CAF", codec) for codec in ("PCM_16", "FLOAT", "ALAW", "ULAW", "ALAC_16", "ALAC_24")],
+    "NIST SPHERE": [("NIST", codec) for codec in ("PCM_16", "ALAW", "ULAW")],
+    "VOC": [("VOC", codec) for codec in ("PCM_U8", "PCM_16", "ALAW", "ULAW")],
+}
+TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the rows of the table that follows a line."""
+    rows = TABLE.read_text(encoding="utf-8").partition(heading)[2].lstrip("\n").partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_table_lists_what_is_written_here():
+    rows = table("soundfile, which every extra installs, reads:\n")
+    assert [row[0] for row in rows] == list(CODECS)
+    listed = {
+        suffix for row in rows + table("also what FFmpeg reads:\n") for suffix in re.findall(r"`(\.\w+)`", row[-1])
+    }
+    assert listed >= set(AUDIO_SUFFIXES)
+
+
+@pytest.mark.parametrize(("format", "codec"), [pair for pairs in CODECS.values() for pair in pairs])
+def test_soundfile_alone_reads_each_format_of_the_table(format, codec, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    samples, rate = read_audio({"bytes": encoded(format, codec, TONE), "path": None})
+    assert abs(rate - RATE) < 0.01 * RATE and abs(len(samples) - RATE) < 0.1 * RATE  # VOC rounds its rate
+    assert np.abs(np.fft.rfft(samples[: RATE // 2])).argmax() == 220
+
+
+def ogg_page(packet: bytes, number: int, flags: int) -> bytes:
+    lacing = bytes([255] * (len(packet) // 255) + [len(packet) % 255])
+    head = b"OggS\0" + struct.pack("<BqIIIB", flags, 0, 1, number, 0, len(lacing)) + lacing
+    checksum = 0
+    for byte in head + packet:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x04C11DB7 if checksum & 2**31 else 0)) & 0xFFFFFFFF
+    return replaced(head, 22, struct.pack("<I", checksum)) + packet
+
+
+def with_bits(content: bytes, bits: int) -> bytes:
+    """A FLAC file whose head says that a sample has so many bits."""
+    code = bits - 1
+    return replaced(content, 20, bytes([content[20] & 0xFE | code >> 4, content[21] & 0x0F | (code & 15) << 4]))
+
+
+FOREIGN = {
+    "clip.m4a": b"\0\0\0\x20ftypM4A " + bytes(300),
+    "clip.aac": b"\xff\xf1\x50\x80" + bytes(300),
+    "clip.webm": b"\x1a\x45\xdf\xa3" + bytes(300),
+    "clip.wma": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(300),
+    "clip.amr": b"#!AMR\n" + bytes(300),
+    "12_bits.flac": with_bits(encoded("FLAC"), 12),
+    "20_bits.flac": with_bits(encoded("FLAC"), 20),
+    "32_bits.flac": with_bits(encoded("FLAC"), 32),
+    "flac.oga": ogg_page(b"\x7fFLAC\1\0\0\0" + encoded("FLAC")[:42], 0, 2) + ogg_page(encoded("FLAC")[86:8086], 1, 4),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_formats_are_refused_with_both_remedies_where_torchcodec_is_missing(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(ValueError, match=f"{name} must be audio .*`ffmpeg -i IN .* or install torchcodec and FFmpeg"):
+        decode_audio({"bytes": FOREIGN[name], "path": name}, RATE)
