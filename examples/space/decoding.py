@@ -9,7 +9,9 @@ joined recordings, at a length that a recorder never wrote), it is given each pa
 import io
 import logging
 import os
+import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 # Far above any recording: samples this large were never divided by their integer range.
 MAX_PEAK = 16.0
 BLOCK_FRAMES = 2**20
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**16
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 ENDLESS = 2**40  # bytes, or samples
 
@@ -243,9 +245,8 @@ class SoundfileReader:
                     num_declared += file.frames
                     while len(block := file.read(num_frames, dtype="float32", always_2d=True)):
                         num_read += len(block)
-                        yield (
-                            block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
-                        )  # (num_samples, channels) -> (num_samples,)
+                        # (num_samples, num_channels) -> (num_samples,)
+                        yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         self._warn_if_short(num_read / self.sampling_rate, num_declared / self.sampling_rate)
 
     def declared_duration(self) -> float | None:
@@ -255,11 +256,11 @@ class SoundfileReader:
             return file.frames / self.sampling_rate if is_known else None
 
     def _warn_if_short(self, seconds: float, soundfile_seconds: float) -> None:
-        declared = self._declared_seconds or soundfile_seconds
-        if seconds < 0.99 * declared - 0.1 and soundfile_seconds < ENDLESS / self.sampling_rate:
+        declared = soundfile_seconds if self._declared_seconds is None else self._declared_seconds
+        if seconds < 0.99 * declared - 0.1 and declared < ENDLESS / self.sampling_rate:
             logger.warning(
-                f"{self.name} holds {seconds:.2f} s of the {declared:.2f} s that it declares: it was cut short, or its"
-                " head is wrong. What there is, is used."
+                f"{self.name} holds {seconds:.2f} s of the {declared:.2f} s that its head or its size declares: it was"
+                f" cut short, or its head is wrong. What there is, is used; {CONVERT} may find more."
             )
 
 
@@ -332,8 +333,11 @@ def _split(file: Source) -> tuple[list[_Part], float | None]:
         return [_Part(file, 0, size, patches)], declared
     if head[:4] == b".snd" and head[8:] == bytes(4):  # a length of 0 that was to be written at the end
         return [_Part(file, 0, size, {8: b"\xff" * 4})], None
-    if frames := list(_mpeg_frames(file, size)) if _mpeg_frame(head) else []:
-        return _mpeg_parts(file, size, frames)
+    if _mpeg_frame(head) and (files := _joined_mpeg_files(file, size)):
+        stops = [part.start for part in files[1:]] + [size]
+        parts = zip(files, stops, strict=True)
+        seconds = sum(part.seconds() for part in files)
+        return [_Part(file, part.start, stop, endless=part.declared is None) for part, stop in parts], seconds
     starts = _ogg_starts(file, size) if head[:4] == b"OggS" else _flac_starts(file) if head[:4] == b"fLaC" else [0]
     return [_Part(file, start, stop) for start, stop in pairwise([*starts, size])], None
 
@@ -362,8 +366,11 @@ def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]
                 return {4: longest, place - 4: longest}, None
             if data_size_64 == 0 and length == 2**32 - 1:
                 return {20: struct.pack("<Q", size - 8), 28: struct.pack("<Q", rest)}, None
-            is_known = length < 2**31 - 2**16  # pipes and recorders write more for "unknown"
-            return {}, length / bytes_per_second if is_known and bytes_per_second else None
+            is_short = rest < length < 2**31 - 2**16  # pipes and recorders write more for "unknown"
+            is_long = length < rest and not _are_chunks(file, place + length + length % 2, size, order)
+            if bytes_per_second and (is_short or is_long):
+                return {}, max(length, rest) / bytes_per_second
+            break
     return {}, None
 
 
@@ -466,9 +473,9 @@ def _frame_at(file: Source, place: int) -> MpegFrame | None:
 def _bytes_to_sync(file: Source, place: int) -> int:
     """How far it is to what may be the next frame or tag."""
     file.seek(place + 1)
-    chunk = file.read(2**16)
-    found = [index for mark in (b"\xff", b"ID3") if (index := chunk.find(mark)) >= 0]
-    return 1 + min(found, default=max(0, len(chunk) - 2))
+    chunk = file.read(1024)
+    found = re.search(rb"\xff[\xe2-\xff][\x10-\xef]|ID3", chunk)
+    return 1 + (found.start() if found else max(0, len(chunk) - 2))
 
 
 @dataclass
@@ -479,36 +486,36 @@ class _MpegFile:
     declared: int | None  # the number of its frames by its first one
     frame_seconds: float
     num_frames: int = 0
-    formats: set[tuple[int, bool]] = field(default_factory=set)
+    formats: Counter[tuple[int, bool]] = field(default_factory=Counter)
 
     def is_over(self) -> bool:
         return self.num_frames == self.declared
+
+    def changes(self) -> bool:
+        """Whether its format changes, and not only that of a damaged frame or two."""
+        return self.num_frames > 2 + max(self.formats.values(), default=0)
 
     def seconds(self) -> float:
         """How long it lasts at least: decoders take up to four frames of padding away."""
         return (max(self.declared or 0, self.num_frames) - 4) * self.frame_seconds
 
 
-def _mpeg_parts(file: Source, size: int, frames: list[tuple[int, MpegFrame]]) -> tuple[list[_Part], float]:
-    """The joined MP3 files: each begins with a frame that declares their number, or where the last one is over."""
+def _joined_mpeg_files(file: Source, size: int) -> list[_MpegFile]:
+    """The MP3 files in one: each begins with a frame that declares their number, or where the last one is over."""
     files: list[_MpegFile] = []
-    for place, (length, samples, rate, is_mono) in frames:
+    for place, (length, samples, rate, is_mono) in _mpeg_frames(file, size):
         file.seek(place)
         declared = _declared_frames(file.read(min(length, 192)))
         if not files or declared is not None or files[-1].is_over():
             files.append(_MpegFile(place, declared, samples / rate))
         if declared is None:
             files[-1].num_frames += 1
-            files[-1].formats.add((rate, is_mono))
+            files[-1].formats[rate, is_mono] += 1
     # One or two frames more than a file declares are no file of their own.
-    files = [files[0], *(part for part in files[1:] if part.declared is not None or part.num_frames > 2)]
-    if any(len(part.formats) > 1 for part in files):
+    files = files[:1] + [part for part in files[1:] if part.declared is not None or part.num_frames > 2]
+    if any(part.changes() for part in files):
         raise UnreadableAudio("its rate or its number of channels changes.")
-    stops = [*(part.start for part in files[1:]), size]
-    parts = [
-        _Part(file, part.start, stop, endless=part.declared is None) for part, stop in zip(files, stops, strict=True)
-    ]
-    return parts, sum(part.seconds() for part in files)
+    return files
 
 
 def _declared_frames(frame: bytes) -> int | None:

@@ -139,12 +139,28 @@ def test_a_file_cut_short_is_named_with_both_lengths(format, caplog):
     with caplog.at_level(logging.WARNING):
         found = seconds(content[: len(content) // 2])
     assert 1.8 < found < 2.2
-    assert f"a clip holds {found:.2f} s of the" in caplog.text and "that it declares" in caplog.text
+    assert f"a clip holds {found:.2f} s of the" in caplog.text and "size declares" in caplog.text
+
+
+def test_sound_behind_what_the_head_declares_is_named(caplog):
+    assert seconds(encoded("WAV") + encoded("WAV")[44:]) == 1
+    assert "a clip holds 1.00 s of the 2.00 s that its head or its size declares" in caplog.text
+
+
+def test_a_damaged_frame_in_an_mp3_file_is_no_change_of_channels():
+    content = encoded("MP3", samples=np.tile(CLIP, 4))
+    head = content[:3]
+    place = content.index(head[:2], len(content) // 2)
+    damaged = replaced(content, place + 3, bytes([content[place + 3] ^ 0xC0]))  # mono becomes stereo
+    assert damaged != content and seconds(damaged) > 1.5
 
 
 def test_a_whole_file_is_no_reason_for_a_warning(caplog):
-    for content in [encoded(format) for format in ("WAV", "MP3", "FLAC", "OGG")] + [encoded("MP3", rate=8000)]:
-        seconds(content)
+    for pairs in CODECS.values():
+        for pair in pairs:
+            seconds(encoded(*pair))
+    seconds(encoded("MP3", rate=8000))
+    seconds(encoded("WAV") + b"LIST" + struct.pack("<I", 4) + b"INFO")
     assert not caplog.records
 
 
@@ -248,7 +264,7 @@ def test_a_flac_file_cut_short_is_refused_or_named_with_both_lengths(caplog):
     except ValueError as error:
         assert "lost sync" in str(error)
     else:
-        assert "of the 4.00 s that it declares" in caplog.text
+        assert "of the 4.00 s that its head or its size declares" in caplog.text
 
 
 def test_the_duration_in_a_header_is_taken_only_where_it_is_known():
