@@ -30,7 +30,10 @@ class StreamingArguments:
     microphone: bool = option(default=False, help="Listen to the default microphone until Ctrl-C.")
     window: float = option(default=2.0, help="Seconds to classify at once.")
     hop: float = option(default=0.5, help="Seconds from one window's start to the next one's.")
-    json: bool = option(default=False, help="Print every window, and the whole, as a line of JSON.")
+    json: bool = option(
+        default=False,
+        help="Print every window, and the whole, as a line of JSON. Of several files, a line names each.",
+    )
     trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
 

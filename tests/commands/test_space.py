@@ -157,6 +157,15 @@ def test_an_overlong_file_is_not_decoded(tmp_path, monkeypatch):
         read_clip(str(tmp_path / "long.wav"), RATE)
 
 
+def test_a_flac_file_whose_head_has_no_length_is_heard(tmp_path):
+    soundfile.write(tmp_path / "clip.flac", sound("low", 2.0), RATE)
+    content = bytearray((tmp_path / "clip.flac").read_bytes())
+    content[21:42] = bytes([content[21] & 0xF0]) + bytes(20)  # number of samples, and their digest
+    (tmp_path / "clip.flac").write_bytes(content)
+    assert soundfile.info(tmp_path / "clip.flac").duration > 1e9
+    assert len(read_clip(str(tmp_path / "clip.flac"), RATE)) == 2 * RATE
+
+
 def test_a_stereo_flac_of_another_rate_is_heard(classifier, tmp_path):
     clip = np.repeat(sound("low", 2.0)[:, None], 2, axis=1)  # played at half its rate, lower still
     soundfile.write(tmp_path / "clip.flac", clip, RATE // 2)

@@ -1,6 +1,7 @@
 """What libsndfile alone would cut short or damage in silence is read to its end, or refused, in blocks as at once."""
 
 import io
+import json
 import logging
 import re
 import struct
@@ -272,6 +273,15 @@ def test_the_duration_in_a_header_is_taken_only_where_it_is_known():
     joined, unsaid = 2 * encoded("MP3"), mp3_without_its_first_frame()
     for content in (flac_of_unknown_length(), joined, unsaid, b"no sound"):
         assert read_duration({"bytes": content, "path": None}) is None
+
+
+def test_lines_of_json_say_which_file_follows(checkpoint, tmp_path, capsys):
+    for name in ("one.wav", "two.wav"):
+        soundfile.write(tmp_path / name, CLIP, RATE)
+    files = [str(tmp_path / name) for name in ("one.wav", "two.wav")]
+    stream.main([checkpoint, *files, "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("file", line.get("end")) for line in lines] == [files[0], 1.0, files[1], 1.0]
 
 
 def test_a_stream_of_not_a_number_ends_with_a_message(checkpoint, tmp_path):
