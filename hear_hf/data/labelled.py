@@ -7,20 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, List, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, List
 
 from ..arguments import option
+from .folders import SPLIT_NAMES, concatenated, load_folder
 from .sources import (
     TABLE_SUFFIXES,
     SourceArguments,
-    audio_files,
     draw,
     find_files,
-    from_files,
     load_from_hub,
     read_tables,
     undecoded,
@@ -28,8 +26,6 @@ from .sources import (
 )
 from .spoken_digits import spoken_digits
 from .unusable import skip_unusable
-
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 
 
 @dataclass
@@ -40,7 +36,9 @@ class DataArguments(SourceArguments):
     """
 
     data_dir: str | None = option(
-        default=None, help="A folder with one sub-folder per class, or with train/, validation/ and test/ above those."
+        default=None,
+        help="A folder with one sub-folder per class, or with metadata.csv or .jsonl files that name clips and labels "
+        "(Hugging Face's audiofolder); train/, validation/ and test/ may stand above either.",
     )
     train_file: list[str] | None = option(
         default=None,
@@ -164,7 +162,7 @@ def load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
     if data_args.dataset_name:
         splits = _load_hub(data_args)
     elif data_args.data_dir:
-        return _load_folder(Path(data_args.data_dir))
+        return load_folder(data_args.data_dir, data_args.label_column_name)
     elif data_args.train_file:
         files = {split: getattr(data_args, f"{split}_file") for split in SPLIT_NAMES}
         splits = {split: _load_tables(paths, data_args) for split, paths in files.items() if paths}
@@ -206,58 +204,13 @@ def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
     return splits
 
 
-def _load_folder(folder: Path) -> dict[str, Dataset]:
-    if not folder.is_dir():
-        raise ValueError(f"--data_dir must be a folder with one sub-folder per class, found none at {folder}")
-    # A class may be called "train"; only a split has folders inside.
-    if not _subfolders(folder / "train"):
-        return {"train": _load_class_folders(folder)}
-    splits = {}
-    for subfolder in _subfolders(folder):
-        split = next((split for split, names in SPLIT_NAMES.items() if subfolder.name in names), None)
-        if split is None or split in splits:
-            raise ValueError(
-                f"Beside train/, {folder} must hold only validation/ (or one of {SPLIT_NAMES['validation'][1:]}) and "
-                f"test/, found: {[path.name for path in _subfolders(folder)]}. Move or rename {subfolder.name}/."
-            )
-        splits[split] = _load_class_folders(subfolder)
-    return splits
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _load_class_folders(folder: Path) -> Dataset:
-    paths, labels = [], []
-    for class_folder in _subfolders(folder):
-        clips = audio_files(class_folder)
-        if not clips:
-            raise ValueError(
-                f"Each class folder must hold audio files, found none in {class_folder}. Add clips or remove it."
-            )
-        paths += clips
-        labels += [class_folder.name] * len(clips)
-    if not paths:
-        raise ValueError(f"{folder} must hold one sub-folder of audio files per class, found no sub-folder.")
-    return from_files(paths).add_column("label", labels)
-
-
 def _load_tables(patterns: list[str], data_args: DataArguments) -> Dataset:
     datasets, column = [], data_args.audio_column_name
     for dataset, folder in read_tables(find_files(patterns, TABLE_SUFFIXES)):
         if column in dataset.column_names:
             dataset = with_absolute_paths(undecoded(dataset, column), column, folder)
         datasets.append(dataset)
-    for dataset in datasets:
-        if dataset.features != datasets[0].features:
-            raise ValueError(
-                f"The tables of a split must have the same columns, found: {datasets[0].features} and "
-                f"{dataset.features}. Make them equal."
-            )
-    return concatenate_datasets(datasets)
+    return concatenated(datasets)
 
 
 def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: tuple[str, ...]) -> dict[str, Dataset]:

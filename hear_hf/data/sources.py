@@ -4,6 +4,7 @@ Clips stay encoded: a column of audio holds what `decode_audio` takes, and its p
 """
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,14 +18,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import soundfile
 from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..arguments import option
 from ..markdown import code_span
-from .unusable import MAX_UNUSABLE_SHARE
+from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE
 
-AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
+logger = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = (
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .sph .voc .caf "
+    ".m4a .mp4 .aac .wma .webm .weba .mka .amr .3gp"
+).split()
+# What file systems and archives leave behind; so do all names that begin with a dot, such as ._x.wav.
+LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLE_SUFFIXES = [*SEPARATORS, ".json", ".jsonl", ".parquet"]
 NUM_PATHS_TRIED = 1_000  # a table may have millions
@@ -111,13 +120,50 @@ def find_files(patterns: Iterable[str], suffixes: list[str]) -> list[Path]:
     return paths
 
 
-def audio_files(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """Lists the audio files in a folder, and with `recursive` those below it, in order and without hidden ones."""
-    found: list[Path] = []
+def is_visible(name: str) -> bool:
+    """Whether a file or a folder of this name was put there by its owner."""
+    return not name.startswith(".") and name.lower() not in LEFT_BEHIND
+
+
+def files_below(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """Lists the audio files in and below a folder, and the others, each in order and without hidden ones."""
+    audio: list[Path] = []
+    others: list[Path] = []
     for parent, subfolders, names in os.walk(os.path.abspath(folder)):
-        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
+        subfolders[:] = filter(is_visible, subfolders)
+        for name in filter(is_visible, names):
+            path = Path(parent, name)
+            (audio if is_audio(path) else others).append(path)
+    return sorted(audio), sorted(others)
+
+
+def is_audio(path: str | Path) -> bool:
+    """Whether a file is audio by its suffix or, of any other suffix, by its content."""
+    if os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES:
+        return True
+    try:
+        return soundfile.info(str(path)).frames > 0
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: raw samples, by their suffix
+        return False
+
+
+def audio_files(folder: str | Path) -> list[Path]:
+    """Lists the audio files in and below a folder, in order and without hidden ones."""
+    return files_below(folder)[0]
+
+
+def warn_of_left_out(folder: str | Path, files: dict[str, list[Path]]) -> None:
+    """Counts the files of a folder that are not used, by the reason, and names the first few of each."""
+    for reason, paths in files.items():
+        if paths:
+            named = ", ".join(readable(os.path.relpath(path, folder)) for path in paths[:MAX_NAMED])
+            more = ", ..." * (len(paths) > MAX_NAMED)
+            logger.warning(f"Left out {len(paths)} files below {readable(folder)}, as {reason}: {named}{more}")
+
+
+def readable(name: str | Path) -> str:
+    """A name with the bytes that are no UTF-8 written as escapes, as they can neither be printed nor stored."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def find_audio(names: Iterable[str]) -> list[str]:
@@ -125,31 +171,42 @@ def find_audio(names: Iterable[str]) -> list[str]:
     Lists the audio files that paths, folders and glob patterns lead to, in the order given and each once.
 
     Args:
-        names (`Iterable[str]`): A path that exists is that file, of whatever suffix. Folders and patterns lead to the
-            audio files in and below them, hidden ones apart. A name that leads to none stays as it is: reading it
-            says what is wrong.
+        names (`Iterable[str]`): A path that exists is that file, whatever it holds. Folders and patterns lead to the
+            audio files in and below them, hidden ones apart; a warning counts the other files of folders. A name that
+            leads to none stays as it is: reading it says what is wrong.
     """
     found: list[str] = []
     for name in names:
         if os.path.isdir(name):
-            below = audio_files(name, recursive=True)
+            below, others = files_below(name)
+            warn_of_left_out(name, {"they hold no audio": others})
             matches = [os.path.join(name, path.relative_to(os.path.abspath(name))) for path in below]
         elif os.path.isfile(name):
             matches = [name]
         else:
-            matches = [path for path in sorted(glob.glob(name, recursive=True)) if _is_audio(path)]
+            matches = [path for path in sorted(glob.glob(name, recursive=True)) if _is_audio_file(path)]
         found += matches or [name]
     return list(dict.fromkeys(found))
 
 
-def _is_audio(path: str) -> bool:
-    return os.path.isfile(path) and os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
+def _is_audio_file(path: str) -> bool:
+    return os.path.isfile(path) and is_visible(os.path.basename(path)) and is_audio(path)
 
 
 def from_files(paths: list[Path], streaming: bool = False) -> Dataset | IterableDataset:
-    """Makes a data set of audio files, with the column `audio`."""
+    """Makes a data set of audio files, with the column `audio`; raises `ValueError` where a name is no UTF-8."""
+    _check_names(paths)
     dataset = undecoded(Dataset.from_dict({"audio": [str(path) for path in paths]}), "audio")
     return as_stream(dataset) if streaming else dataset
+
+
+def _check_names(paths: list[Path]) -> None:
+    wrong = [path for path in paths if readable(path) != str(path)]
+    if wrong:
+        raise ValueError(
+            f"The names of files and folders must be UTF-8, found {len(wrong)} that are not, probably Latin-1, the "
+            f"first {readable(wrong[0])}. Rename them, for example with `convmv -f latin1 -t utf8 -r --notest FOLDER`."
+        )
 
 
 def as_stream(dataset: Dataset) -> IterableDataset:

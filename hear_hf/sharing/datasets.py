@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from ..arguments import option
 from ..data.decoding import decode_audio
-from ..data.labelled import SPLIT_NAMES, DataArguments, encode_labels, load_splits
+from ..data.folders import split_named
+from ..data.labelled import DataArguments, encode_labels, load_splits
 from .cards import render
 from .upload import Destination, SharingError
 
@@ -122,7 +123,7 @@ def load_clips(sources: list[str], args: DatasetArguments) -> dict[str, Dataset]
 def split_of(table: Path) -> str:
     """The split that a table's name begins with, else `train`."""
     begins = re.split(r"[^a-z]", table.stem.lower())[0]
-    return next((split for split, names in SPLIT_NAMES.items() if begins in names), "train")
+    return split_named(begins) or "train"
 
 
 def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False) -> StagedDataset:

@@ -73,8 +73,7 @@ def test_a_path_that_exists_is_that_file_and_others_are_patterns(tmp_path, label
 def test_hidden_files_and_folders_are_no_clips(tmp_path):
     write_clips(tmp_path, "a.wav", "._a.wav", "deep/b.FLAC", "deep/._b.wav", ".trash/c.wav")
     (tmp_path / ".DS_Store").touch()
-    assert audio_files(tmp_path) == [tmp_path / "a.wav"]
-    assert audio_files(tmp_path, recursive=True) == [tmp_path / "a.wav", tmp_path / "deep" / "b.FLAC"]
+    assert audio_files(tmp_path) == [tmp_path / "a.wav", tmp_path / "deep" / "b.FLAC"]
 
 
 def test_paths_are_absolute_wherever_the_command_was_started(tmp_path, monkeypatch):
