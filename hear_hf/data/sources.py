@@ -3,9 +3,11 @@
 Clips stay encoded: a column of audio holds what `decode_audio` takes, and its paths are absolute.
 """
 
+import codecs
 import glob
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -235,7 +237,7 @@ def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Da
         Data sets in the order of the files, each with the folder that its paths are relative to.
 
     Raises:
-        `ValueError`: There are no rows; the message names the file.
+        `ValueError`: There are no rows, or text is not in UTF-8; the message names the file.
     """
     for (folder, suffix, header), neighbours in groupby(paths, _kind):
         settings: dict[str, Any] = {"path": "parquet" if suffix == ".parquet" else "json"}
@@ -248,6 +250,8 @@ def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Da
 def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
     """The folder and the suffix of a table that has rows, and the columns that a CSV or TSV file names."""
     suffix, header, num_rows = path.suffix.lower(), (), 1
+    if suffix != ".parquet":
+        _check_encoding(path)
     if suffix in SEPARATORS:
         try:
             first_row = pd.read_csv(path, sep=SEPARATORS[suffix], nrows=1)
@@ -259,6 +263,32 @@ def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
     if num_rows == 0:
         raise _no_clips(path)
     return path.parent, suffix, header
+
+
+def _check_encoding(path: Path) -> None:
+    """Refuses text in another encoding than UTF-8, which spreadsheets write in many countries."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                raise _no_utf8(path, line, error.object) from error
+            if b"\0" in block:
+                raise _no_utf8(path, line, block)
+            line += block.count(b"\n")
+
+
+def _no_utf8(path: Path, line: int, content: bytes) -> ValueError:
+    if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "UTF-16"
+    else:  # of these two the latter alone has characters from 0x80 to 0x9f
+        encoding = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", content) else "ISO-8859-1"
+    return ValueError(
+        f"{path} must be text in UTF-8, found another encoding in line {line}, probably {encoding}. Save it as UTF-8, "
+        f"or convert it: iconv -f {encoding} -t UTF-8 {path.name} > utf8_{path.name}"
+    )
 
 
 def _read(paths: list[Path], streaming: bool, settings: dict[str, Any]) -> Dataset | IterableDataset:
