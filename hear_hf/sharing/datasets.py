@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from ..arguments import option
 from ..data.decoding import decode_audio
 from ..data.folders import split_named
-from ..data.labelled import DataArguments, encode_labels, load_splits
+from ..data.labelled import DataArguments, load_splits
+from ..data.labels import encode_labels
 from .cards import render
 from .upload import Destination, SharingError
 
@@ -37,7 +38,11 @@ class DatasetArguments:
 
     audio_column_name: str = option(default="audio", help="Read the clips from this column of the tables.")
     label_column_name: str = option(default="label", help="Read the labels from this column of the tables.")
-    multi_label: bool = option(default=False, help="Allow a clip any number of labels.")
+    multi_label: bool | None = option(
+        default=None,
+        metadata={"nargs": "?", "const": True},
+        help="Allow a clip any number of labels; False keeps names with ';' whole.",
+    )
     skip_broken: bool = option(default=False, help="Skip clips that cannot be decoded.")
     license: str | None = option(
         default=None, help="State this licence, as the Hub names it; without one nobody else may use the clips."
