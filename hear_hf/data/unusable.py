@@ -30,7 +30,7 @@ class UnusableClip(ValueError):
     """A clip that cannot be decoded, is too short, or lacks what the training needs of it."""
 
 
-def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> np.ndarray:
+def read_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
     """
     Decodes a clip.
 
@@ -38,6 +38,9 @@ def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = No
         audio (`Any`): What `decode_audio` takes.
         min_seconds (`float`): The shortest clip to accept.
         sampling_rate (`int`, *optional*): The rate to decode to, in Hz; the clip's own by default.
+
+    Returns:
+        The samples, float32 of shape `(num_samples,)`, and their rate.
 
     Raises:
         `UnusableClip`: It cannot be decoded or is too short.
@@ -52,7 +55,12 @@ def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = No
     seconds = len(samples) / sampling_rate
     if seconds < min_seconds:
         raise UnusableClip(f"it lasts {1000 * seconds:.1f} ms, less than {1000 * min_seconds:.1f} ms")
-    return samples
+    return samples, sampling_rate
+
+
+def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> np.ndarray:
+    """Returns the samples of `read_usable` alone."""
+    return read_usable(audio, min_seconds, sampling_rate)[0]
 
 
 def describe(audio: Any, default: str, error: Exception) -> str:

@@ -13,6 +13,7 @@ from datasets import Audio, ClassLabel, List, load_dataset
 from huggingface_hub import DatasetCard
 
 import push_dataset
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.sharing import datasets
 from local_hub import connect
 
@@ -159,15 +160,25 @@ def test_broken_clips_are_counted_named_and_refused(folder, hub, tmp_path):
     (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
     (folder / "test" / "high" / "empty.wav").write_bytes(b"")
     message = refused(folder)
-    assert "2 of 14 clips cannot be decoded" in message and "broken.wav" in message and "empty.wav" in message
+    assert "2 of 14 clips cannot be used" in message and "broken.wav" in message and "empty.wav" in message
     assert not hub.requests
+
+
+def test_a_clip_that_fine_tuning_would_skip_is_refused_in_the_same_words(folder, hub):
+    short = folder / "train" / "high" / "blip.wav"
+    soundfile.write(short, np.zeros(100), 8_000)
+    message = refused(folder, "--dry_run")
+    with pytest.raises(ValueError) as of_fine_tuning:
+        load_labelled_audio(DataArguments(data_dir=str(folder), max_unusable_share=0))
+    expected = f"{short}: it lasts 12.5 ms, less than 12.6 ms"
+    assert expected in message and expected in str(of_fine_tuning.value)
 
 
 def test_missing_files_and_empty_rows_of_a_table_are_broken_clips(hub, tmp_path):
     write_tone(tmp_path / "0.wav")
     (tmp_path / "train.csv").write_text("audio,label\n0.wav,a\n,b\ngone.wav,b\n")
     message = refused(tmp_path / "train.csv")
-    assert "2 of 3 clips cannot be decoded" in message and "clip 2 of train" in message and "gone.wav" in message
+    assert "2 of 3 clips cannot be used" in message and "clip 1 of train" in message and "gone.wav" in message
 
 
 def test_broken_clips_are_left_out_on_request(folder, hub, capsys):
