@@ -10,10 +10,12 @@ parameters:
 The result names sounds at once: `predict.py runs/distilled clip.wav`.
 """
 
+from transformers import set_seed
+
 from hear_hf import HEARFeatureExtractor
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.mixtures import MixtureArguments
-from hear_hf.data.unlabelled import PretrainingDataArguments
+from hear_hf.data.unlabelled import DistillationDataArguments
 from hear_hf.evaluation.metrics import teacher_label_metrics
 from hear_hf.training.distillation import (
     DistillationArguments,
@@ -23,6 +25,7 @@ from hear_hf.training.distillation import (
     StudentArguments,
     load_student,
     load_student_config,
+    use_labels,
 )
 from hear_hf.training.distillation_teachers import (
     DistillationTeacherArguments,
@@ -32,20 +35,31 @@ from hear_hf.training.distillation_teachers import (
 )
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
 from hear_hf.training.reports import report_distillation
-from hear_hf.training.runs import start
+from hear_hf.training.runs import last_checkpoint, start
+from hear_hf.training.stored_teachers import load_stored_teachers
+from hear_hf.training.student_probe import StudentProbeArguments, load_probe
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    arguments = (StudentArguments, DistillationTeacherArguments, PretrainingDataArguments, MixtureArguments)
-    arguments += (DistillationArguments,)
-    model_args, teacher_args, data_args, mixture_args, training_args = parse_arguments(arguments, argv, __doc__)
+    arguments = (StudentArguments, DistillationTeacherArguments, DistillationDataArguments, MixtureArguments)
+    arguments += (StudentProbeArguments, DistillationArguments)
+    model_args, teacher_args, data_args, mixture_args, probe_args, training_args = parse_arguments(
+        arguments, argv, __doc__
+    )
     start(training_args)
 
     config = load_student_config(model_args)
-    teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
+    if data_args.stored_teachers:
+        teachers = load_stored_teachers(data_args, training_args.device)
+    else:
+        teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
     train, validation = load_clips(config, data_args, training_args)
-    measure(teachers, train, teacher_args.num_statistics_clips)
+    for clips in (train, validation):
+        use_labels(clips, first_labelled(teachers))
+    training_args.resume_from_checkpoint = last_checkpoint(training_args)
+    measure(teachers, train, training_args.num_statistics_clips, training_args.resume_from_checkpoint)
 
+    set_seed(training_args.seed)  # the student is the same whatever the teachers drew
     student = load_student(model_args, config, first_labelled(teachers))
     feature_extractor = HEARFeatureExtractor(sampling_rate=config.sampling_rate)
     trainer = DistillationTrainer(
@@ -58,6 +72,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         compute_metrics=teacher_label_metrics,
         teachers=teachers,
         mixture_args=mixture_args,
+        probe=load_probe(probe_args, feature_extractor, training_args.seed),
     )
     return run(
         trainer, lambda metrics: report_distillation(trainer, metrics, data_args, model_args.model_name_or_path)

@@ -24,6 +24,8 @@ SMALL = {
     "num_labels": 7,
 }
 
+SOUND_LABELS = {i: f"sound {i}" for i in range(5)}  # of the teacher of sounds in the tests of distillation
+
 
 def small_model(**changes) -> HEARForAudioClassification:
     return golden_model(**SMALL | changes)

@@ -18,11 +18,15 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import get_worker_info
 
 from ..spectrogram_hear import num_encoder_frames
-from .decoded_cache import DecodedCache
+from .balance import SourceBalance
+from .decoded_cache import DecodedCache, as_float
+from .decoding import read_duration
+from .teacher_outputs import OUTPUTS_COLUMN, Outputs, crop_outputs, read_outputs
 from .teacher_states import TEACHER_COLUMN, TeacherFeatures, check_teacher_column, drawn_indices, row_values
 from .unusable import MAX_UNUSABLE_SHARE, UnusableClip, decode_usable, describe, refuse_too_many, warn_of_skipped
 
 CODES_COLUMN = "codes"
+LABELS_COLUMN = "labels"
 LISTING_COLUMN = "listing"
 # So many clips must be read before their unusable share counts, and so many in a row may be unusable.
 MIN_CLIPS_READ, MAX_IN_A_ROW = 1_000, 100
@@ -65,46 +69,60 @@ class ClipReader:
         self.min_length_seconds = min_length_seconds
         self.align_samples = align_samples or 2 * self.hop_length
         self.seed, self.teacher, self.cache = seed, teacher, cache
+        self.label2id: dict[str, int] = {}
 
-    def read(self, row: dict[str, Any], epoch: int) -> dict[str, Any]:
+    def read(self, row: dict[str, Any], epoch: int, turn: int = 0) -> dict[str, Any]:
         """
         Reads a row.
 
         Args:
             row (`dict`):
-                `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states` and `codes` (one
-                each 20 ms) where there are any; `listing`, which counts the listings of its file before this one.
+                `audio` (what `decode_audio` takes) and, of the whole clip, `teacher_hidden_states`, `codes` (one each
+                20 ms) and `teacher_outputs` where there are any; `labels`, names in `label2id`; `listing`, which
+                counts the listings of its file before this one.
             epoch (`int`): Varies the crop.
+            turn (`int`, *optional*, defaults to 0): How often the epoch has drawn this clip before; varies it too.
 
         Returns:
             `dict`: `input_values` (float32 of shape `(num_samples,)`), `seed` (`int`, for further draws), and for the
             crop's encoder frames `teacher_hidden_states` (float32 of shape `(num_frames, hidden_size)`) and `codes`
-            (int64 of shape `(num_frames,)`) where the row has them.
+            (int64 of shape `(num_frames,)`) where the row has them; `teacher_outputs`, cut to the crop, and `labels`
+            (int64 of shape `(num_labels,)`) likewise.
 
         Raises:
             `UnusableClip`: The message says why.
         """
         audio = _fetch(row.get("audio"))
-        samples = self.decode(audio)
-        listings = [row[LISTING_COLUMN]] if row.get(LISTING_COLUMN) else []  # a clip listed again is cropped anew
-        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *listings])
+        samples = self._whole(audio)
+        listing = row.get(LISTING_COLUMN) or 0
+        again = [listing, turn] if turn else [listing] if listing else []  # listed or drawn again is cropped anew
+        rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *again])
         example: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         start, stop = 0, len(samples)
         if self.max_samples is not None and len(samples) > self.max_samples:
             num_starts = (len(samples) - self.max_samples) // self.align_samples + 1
             start = int(rng.integers(num_starts)) * self.align_samples
             stop = start + self.max_samples
-        example["input_values"] = samples[start:stop].copy()  # a view would keep the whole clip
+        example["input_values"] = as_float(samples[start:stop])  # of a cached clip no more than this is converted
         num_frames = num_encoder_frames(stop - start, self.hop_length)
         if self.teacher is not None:
             values = row.get(TEACHER_COLUMN)
             example[TEACHER_COLUMN] = self._cut_teacher(self.teacher, values, len(samples), start, stop, num_frames)
+        if OUTPUTS_COLUMN in row:
+            seconds = start / self.sampling_rate, stop / self.sampling_rate
+            example[OUTPUTS_COLUMN] = [crop_outputs(one, *seconds) for one in self._outputs(row)]
         if CODES_COLUMN in row:
             example[CODES_COLUMN] = self._cut_codes(row[CODES_COLUMN], len(samples), start, num_frames)
+        if LABELS_COLUMN in row:
+            example[LABELS_COLUMN] = np.array([self.label2id[name] for name in row[LABELS_COLUMN]], dtype=np.int64)
         return example
 
     def decode(self, audio: dict[str, Any]) -> np.ndarray:
         """Returns the samples of a whole clip; raises `UnusableClip` where it cannot be used or is silent."""
+        return as_float(self._whole(audio))
+
+    def _whole(self, audio: dict[str, Any]) -> np.ndarray:
+        """The samples of a whole clip: float32, or those of the cache."""
         samples = None if self.cache is None else self.cache.get(audio)
         if samples is None or len(samples) < self.min_length_seconds * self.sampling_rate:
             samples = decode_usable(audio, self.min_length_seconds, self.sampling_rate)
@@ -122,6 +140,12 @@ class ClipReader:
             return teacher.crop(teacher.frames(np.asarray(values)), clip_seconds, first, last, num_frames)
         except (TypeError, ValueError) as error:
             raise UnusableClip(str(error)) from error
+
+    def _outputs(self, row: dict[str, Any]) -> list[Outputs]:
+        outputs = read_outputs(row[OUTPUTS_COLUMN])
+        if outputs is None:
+            raise UnusableClip("it has no outputs of the teachers")
+        return outputs
 
     def _cut_codes(self, codes: Any, num_samples: int, start: int, num_frames: int) -> np.ndarray:
         expected = num_encoder_frames(num_samples, self.hop_length)
@@ -141,6 +165,7 @@ class PretrainingClips(torch.utils.data.Dataset):
         training (`bool`, *optional*, defaults to `True`): Whether crops change from epoch to epoch.
         max_unusable_share (`float`, *optional*, defaults to 0.1):
             The largest share of unusable clips, among those read so far, to go on with.
+        balance (`SourceBalance`, *optional*): How often to draw from each source; by default each clip once.
     """
 
     def __init__(
@@ -149,6 +174,7 @@ class PretrainingClips(torch.utils.data.Dataset):
         reader: ClipReader,
         training: bool = True,
         max_unusable_share: float = MAX_UNUSABLE_SHARE,
+        balance: SourceBalance | None = None,
     ):
         if len(dataset) == 0:
             raise ValueError("The data set must hold clips, found none.")
@@ -159,7 +185,7 @@ class PretrainingClips(torch.utils.data.Dataset):
                 )
             check_teacher_column(dataset, reader.teacher.hidden_size)
         self.dataset, self.reader, self.training = dataset.with_format("arrow"), reader, training
-        self.max_unusable_share = max_unusable_share
+        self.max_unusable_share, self.balance = max_unusable_share, balance
         # In shared memory, so that workers that outlive an epoch see the next, and report what they read and skip.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._was_read = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
@@ -185,7 +211,9 @@ class PretrainingClips(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Reads a clip by its index, or by that and the turn in which the sampler draws it."""
+        index, turn = index if isinstance(index, tuple) else (index, 0)
         if not -len(self) <= index < len(self):
             raise IndexError(f"`index` must lie in a data set of {len(self)} clips, found: {index}")
         num_tried = min(len(self), MAX_IN_A_ROW)
@@ -193,7 +221,7 @@ class PretrainingClips(torch.utils.data.Dataset):
             row = self._row(position % len(self))
             self._was_read[position % len(self)] = True
             try:
-                return self.reader.read(row, self.epoch)
+                return self.reader.read(row, self.epoch, turn)
             except UnusableClip as error:
                 last_error = error
                 self._skip(position % len(self), row, error)
@@ -203,6 +231,12 @@ class PretrainingClips(torch.utils.data.Dataset):
         """Yields the waveforms of clips drawn by the seed, cut as in epoch 0, without the unusable ones."""
         rows = (self._row(int(index)) for index in drawn_indices(len(self), num_clips, self.reader.seed))
         return _usable_waveforms(rows, self.reader)
+
+    def sample_outputs(self, num_clips: int) -> Iterator[list[Outputs]]:
+        """Yields the stored outputs of the clips that `sample` draws, those of the whole clips."""
+        drawn = drawn_indices(len(self), num_clips, self.reader.seed)
+        found = (read_outputs(self._row(int(index))[OUTPUTS_COLUMN]) for index in drawn)
+        return (outputs for outputs in found if outputs is not None)
 
     def fill_cache(self) -> None:
         """Decodes what the reader's cache lacks; without one, nothing."""
@@ -220,15 +254,39 @@ class PretrainingClips(torch.utils.data.Dataset):
         """Adds the codes of each whole clip, on the grid of 20 ms; `None` where it is unusable."""
         feature = List(Value("int64"))
         dataset = self.dataset.add_column(CODES_COLUMN, [clip or [] for clip in codes], feature=feature)
-        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share)
+        return PretrainingClips(dataset, self.reader, self.training, self.max_unusable_share, self.balance)
+
+    def use_labels(self, label2id: dict[str, int]) -> None:
+        """
+        Lets the clips bring along their labels, by the indices that `label2id` gives.
+
+        Raises:
+            `ValueError`: A name is not in it, or no training clip has a label.
+        """
+        found = {name for clip in self.dataset.with_format(None)[LABELS_COLUMN] for name in clip}
+        if found - set(label2id) or (self.training and not found):
+            raise ValueError(
+                f"The labels of the clips must be among the teacher's {len(label2id)}, found "
+                f"{f'also {sorted(found - set(label2id))[:10]}' if found else 'none'}. Correct `label_column_name` or "
+                "its labels; null stands for none."
+            )
+        self.reader.label2id = label2id
+
+    def seconds(self, index: int) -> float:
+        """Returns the duration of a clip, read from its header if possible; 0 where it is unusable."""
+        found = read_duration(self._row(index)["audio"] or {})
+        samples = self.whole(index) if found is None else None
+        return found or (0.0 if samples is None else len(samples) / self.reader.sampling_rate)
 
     def _row(self, index: int) -> dict[str, Any]:
         table = self.dataset[index]
         row = {"audio": table["audio"][0].as_py()}
         for column in {TEACHER_COLUMN, CODES_COLUMN} & set(table.column_names):
             row[column] = row_values(table, column)
-        if LISTING_COLUMN in table.column_names:
-            row[LISTING_COLUMN] = table[LISTING_COLUMN][0].as_py()
+        if OUTPUTS_COLUMN in table.column_names:
+            row[OUTPUTS_COLUMN] = table[OUTPUTS_COLUMN][0]
+        for column in {LISTING_COLUMN, LABELS_COLUMN} & set(table.column_names):
+            row[column] = table[column][0].as_py()
         return row
 
     def _skip(self, index: int, row: dict[str, Any], error: UnusableClip) -> None:
@@ -313,6 +371,11 @@ class StreamedClips(torch.utils.data.IterableDataset):
     def sample(self, num_clips: int) -> Iterator[np.ndarray]:
         """Yields the waveforms of the first clips, cut as in the first pass, without the unusable ones."""
         return _usable_waveforms(self.dataset.take(num_clips), self.reader)
+
+    def sample_outputs(self, num_clips: int) -> Iterator[list[Outputs]]:
+        """Yields the stored outputs of the clips that `sample` draws, those of the whole clips."""
+        found = (read_outputs(row[OUTPUTS_COLUMN]) for row in self.dataset.take(num_clips))
+        return (outputs for outputs in found if outputs is not None)
 
     def _pass(self, epoch: int) -> IterableDataset:
         # Not `dataset.set_epoch`: it is shared between the workers, and each of them counts its own passes.

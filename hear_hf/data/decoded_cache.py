@@ -39,14 +39,14 @@ class DecodedCache:
         self._read_index()
 
     def get(self, audio: dict[str, Any]) -> np.ndarray | None:
-        """Returns the samples of a clip, (num_samples,) in float32, `None` where the cache does not hold it."""
+        """Returns the samples of a clip, (num_samples,) for `as_float`, or `None` where the cache does not hold it."""
         record = self.records.get(digest(audio))
         if record is None:
             return None
         if self._samples is None:  # mapped by each process for itself
             self._samples = np.memmap(self.samples_file, dtype="<i2", mode="r")
         start, length = record
-        return self._samples[start : start + length] / np.float32(PCM_SCALE)
+        return self._samples[start : start + length]
 
     def fill(self, clips: Iterable[Any], num_clips: int | None = None) -> None:
         """Decodes those clips that are missing, some at a time. Unusable ones are left to who reads them."""
@@ -102,6 +102,11 @@ class DecodedCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_samples": None}  # a worker would be sent all of it
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
+    """Returns a copy in float32, 16-bit samples scaled to [-1, 1]."""
+    return samples / np.float32(PCM_SCALE) if samples.dtype == np.int16 else samples.astype(np.float32)
 
 
 def digest(audio: dict[str, Any]) -> bytes:

@@ -41,6 +41,15 @@ def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
+def read_duration(audio: dict[str, Any]) -> float | None:
+    """Reads a clip's duration in seconds from the header of its file; `None` where soundfile finds none."""
+    encoded = audio.get("bytes")
+    try:
+        return float(soundfile.info(audio.get("path") if encoded is None else io.BytesIO(encoded)).duration)
+    except (OSError, RuntimeError, TypeError):
+        return None
+
+
 def read_audio(audio: Any) -> tuple[np.ndarray, int]:
     """Decodes what `decode_audio` takes, at the clip's own rate: float32 of shape `(num_samples,)`, and the rate."""
     name = "the clip"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from itertools import chain
 from typing import Any
 
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Dataset, List, Value
 
 from .unusable import MAX_NAMED
 
@@ -69,6 +69,27 @@ def encode_labels(
         dataset = splits[split].select_columns(["audio", *keep_columns])
         splits[split] = dataset.add_column("label", ids, feature=List(feature) if multi_label else feature)
     return splits
+
+
+def with_label_names(dataset: Dataset, column: str, source: str) -> Dataset:
+    """
+    Makes of a column of labels lists of names, empty where a clip has none or where there is no such column.
+
+    Args:
+        dataset (`Dataset`): Clips, of which some may have labels.
+        column (`str`): The column of names, lists of them, or several joined by ";".
+        source (`str`): Names the clips in errors.
+    """
+    lists: list[list[str]] = [[]] * len(dataset)
+    if column in dataset.column_names:
+        spellings: dict[str, set[str]] = defaultdict(set)
+        values, declared = _named_labels(dataset.features[column], dataset[column][:], source, spellings)
+        _warn_of_spellings(spellings)
+        lists = [value if isinstance(value, list) else [value] if value else [] for value in values]
+        if declared is None:
+            lists = [[part.strip() for name in names for part in name.split(";") if part.strip()] for names in lists]
+        dataset = dataset.remove_columns(column)
+    return dataset.add_column(column, lists, feature=List(Value("string")))
 
 
 def _named_labels(

@@ -1,4 +1,4 @@
-"""Gains and mixtures of the clips of a padded batch, made on its device, so that student and teachers hear the same.
+"""Shifts, gains and mixtures of the clips of a padded batch, made on its device: student and teachers hear the same.
 
 All draws come from torch's CPU generator, which Trainer seeds and restores when it resumes.
 """
@@ -17,6 +17,11 @@ SILENCE = 1e-5  # the level, as a root mean square, below which a clip is not am
 class MixtureArguments:
     """How to vary the training clips, for the student and its teachers alike."""
 
+    random_shift_seconds: float = option(
+        default=0.0,
+        help="Shift each training clip in time by up to this much, either way; what leaves at one end enters at the "
+        "other.",
+    )
     random_gain_db: float = option(default=6.0, help="Amplify or attenuate each training clip by up to this much.")
     mixture_share: float = option(
         default=0.5, help="Add another clip of the batch to this share of the training clips."
@@ -28,37 +33,54 @@ class MixtureArguments:
     def __post_init__(self):
         if not 0 <= self.mixture_share <= 1:
             raise ValueError(f"`mixture_share` must be between 0 and 1, found: {self.mixture_share}")
-        for name in ("random_gain_db", "mixture_range_db"):
+        for name in ("random_shift_seconds", "random_gain_db", "mixture_range_db"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, found: {getattr(self, name)}")
 
 
-def vary(waveform: torch.Tensor, attention_mask: torch.Tensor, args: MixtureArguments) -> torch.Tensor:
+def vary(
+    waveform: torch.Tensor, attention_mask: torch.Tensor, args: MixtureArguments, sampling_rate: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Mixes and amplifies clips at random.
+    Shifts, mixes and amplifies clips at random.
 
     Args:
         waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): Clips of any lengths, padded on the right.
         attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`): 1 = real sample.
         args (`MixtureArguments`): How much.
+        sampling_rate (`int`): Of the clips, in Hz.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_samples)`: Clips of the same lengths, 0 in padding.
+        `torch.Tensor` of shape `(batch_size,)`: The clip of the batch that each is mixed with; itself if with none.
     """
     lengths = attention_mask.sum(-1, keepdim=True).clamp(min=1)
     waveform = waveform * frame_mask(lengths, waveform.shape[1])
-    return mix(waveform, lengths, args) * amplitude(args.random_gain_db * (2 * draw(waveform) - 1))
+    if args.random_shift_seconds > 0:
+        waveform = shift(waveform, lengths, args.random_shift_seconds * sampling_rate)
+    mixed, partners = mix(waveform, lengths, args)
+    return mixed * amplitude(args.random_gain_db * (2 * draw(waveform) - 1)), partners
 
 
-def mix(waveform: torch.Tensor, lengths: torch.Tensor, args: MixtureArguments) -> torch.Tensor:
+def shift(waveform: torch.Tensor, lengths: torch.Tensor, max_samples: float) -> torch.Tensor:
+    """Turns each clip (B, N) within its length by up to so many samples, either way."""
+    offsets = (max_samples * (2 * draw(waveform) - 1)).round().long()
+    position = (torch.arange(waveform.shape[1], device=waveform.device) - offsets) % lengths
+    return waveform.gather(1, position) * frame_mask(lengths, waveform.shape[1])
+
+
+def mix(waveform: torch.Tensor, lengths: torch.Tensor, args: MixtureArguments) -> tuple[torch.Tensor, torch.Tensor]:
     """Adds to a share of the clips (B, N) another one, at a level drawn for each, repeated to the clip's length."""
-    partners = torch.randperm(len(waveform)).to(waveform.device)
+    own, partners = (
+        torch.arange(len(waveform), device=waveform.device),
+        torch.randperm(len(waveform)).to(waveform.device),
+    )
     is_mixed, level_db = draw(waveform) < args.mixture_share, -args.mixture_range_db * draw(waveform)
     level = (waveform.square().sum(-1, keepdim=True) / lengths).sqrt()
     position = torch.arange(waveform.shape[1], device=waveform.device) % lengths[partners]
     partner = waveform[partners].gather(1, position) * frame_mask(lengths, waveform.shape[1])
     factor = amplitude(level_db) * level / level[partners].clamp(min=SILENCE)
-    return waveform + is_mixed * factor * partner
+    return waveform + is_mixed * factor * partner, partners.where(is_mixed[:, 0], own)
 
 
 def amplitude(decibels: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ..arguments import option
-from .clips import CODES_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
+from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
+from .clips import CODES_COLUMN, LABELS_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
+from .labels import with_label_names
 from .sources import (
     AUDIO_SUFFIXES,
     TABLE_SUFFIXES,
@@ -33,6 +35,7 @@ from .sources import (
     with_absolute_paths,
 )
 from .spoken_digits import spoken_digits
+from .teacher_outputs import OUTPUTS_COLUMN
 from .teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN, TeacherFeatures, TeacherStatesArguments
 
 MAX_VALIDATION_CLIPS = 5_000  # of those held out automatically
@@ -56,6 +59,13 @@ class UnlabelledAudioArguments(SourceArguments):
     )
     dataset_split_name: str = option(default="train", help="The data set's split to train on.")
     min_length_seconds: float = option(default=0.04, help="Skip shorter clips; the default is two encoder frames.")
+    source_column: str | None = option(
+        default=None, help="The column that names each clip's source, where sources are to be balanced."
+    )
+
+    def further_columns(self) -> dict[str, str]:
+        """Columns that are asked for beside the audio, with our names for them."""
+        return {self.source_column: SOURCE_COLUMN} if self.source_column else {}
 
 
 @dataclass
@@ -78,7 +88,12 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
     )
     streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
     shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
-
+    source_weights: list[str] | None = option(
+        default=None,
+        help="Draw clips from each source in these shares: `equal`, `sqrt_duration` (by the square root of its "
+        "duration), or a number for each. Sources are the entries of train_file or, in the order of their names, the "
+        "values of source_column. By default each clip is drawn once in an epoch.",
+    )
     decoded_cache: str | None = option(
         default=None,
         help="Decode each clip once into this folder, which then takes 115 MB per hour at 16 kHz, and read it from "
@@ -89,10 +104,43 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
         super().__post_init__()
         if self.streaming and self.decoded_cache is not None:
             raise ValueError("`decoded_cache` must come without `streaming`: a stream may have any size.")
+        if self.source_weights and self.streaming:
+            raise ValueError("`source_weights` must come without `streaming`: a stream gives its clips as they lie.")
+        if self.source_weights and not (self.train_file or self.source_column):
+            raise ValueError(
+                "`source_weights` must come with several entries of `train_file`, or with a `source_column`, found "
+                "neither. Give one of them."
+            )
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`validation_share` must be at least 0 and below 1, found: {self.validation_share}")
         if self.streaming and self.max_train_samples is not None:
             raise ValueError("`max_train_samples` must come without `streaming`: limit a stream with --max_steps.")
+
+
+@dataclass
+class DistillationDataArguments(PretrainingDataArguments):
+    """Where the clips of a distillation come from, and the labels of those that have any."""
+
+    label_column_name: str | None = option(
+        default=None,
+        help="Also learn from this column, where it is not null: names of the teacher's labels, a list of them or "
+        "several joined by ';'. By default no labels are read.",
+    )
+    stored_teachers: bool = option(
+        default=False,
+        help="Learn from what `precompute_teacher.py --for_distillation` stored in the tables of train_file, without "
+        "any teacher.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.label_column_name and self.streaming:
+            raise ValueError("`label_column_name` must come without `streaming`: all labels are checked beforehand.")
+
+    def further_columns(self):
+        labels = {self.label_column_name: LABELS_COLUMN} if self.label_column_name else {}
+        outputs = {OUTPUTS_COLUMN: OUTPUTS_COLUMN} if self.stored_teachers else {}
+        return super().further_columns() | labels | outputs
 
 
 def load_pretraining_clips(
@@ -139,6 +187,8 @@ def load_pretraining_clips(
     else:
         clips = PretrainingClips(train, reader, max_unusable_share=max_share)
         clips.fill_cache()
+        if data_args.source_weights:
+            clips.balance = _balance(clips, data_args)
     if teacher_args is not None and teacher is not None and teacher_args.standardize_teacher:
         teacher.standardize(train, seed, teacher_args.teacher_whitening)  # after the column was checked
     if validation is None:
@@ -148,6 +198,14 @@ def load_pretraining_clips(
     held_out = PretrainingClips(validation, reader, training=False, max_unusable_share=max_share)
     held_out.fill_cache()
     return clips, held_out
+
+
+def _balance(clips: PretrainingClips, args: PretrainingDataArguments) -> SourceBalance:
+    if SOURCE_COLUMN not in clips.dataset.column_names:
+        raise ValueError("`source_column` must be a column of tables or of a data set, found audio files alone.")
+    names = [str(name) for name in clips.dataset.with_format(None)[SOURCE_COLUMN]]
+    source_names = sorted(set(names)) if args.source_column else args.train_file or []
+    return balance_sources(names, source_names, args.source_weights or [], clips.seconds)
 
 
 def load_unlabelled_audio(
@@ -165,13 +223,15 @@ def load_unlabelled_audio(
 
     Returns:
         The training clips, an `IterableDataset` if `streaming`, and the validation clips or `None`. Columns: `audio`
-        (pass an entry to `decode_audio`) and, where the source has them, `codes`, `teacher_hidden_states` and
-        `num_frames`.
+        (pass an entry to `decode_audio`) and, where the source has them, `codes`, `teacher_hidden_states`,
+        `num_frames` and, to be balanced, `source`.
 
     Raises:
         `ValueError`: A file, a column or a row is missing or inconsistent; the message says which.
     """
-    train = _load_source(data_args, seed, data_args.streaming, teacher_args)
+    has_weighed_files = data_args.source_weights and not data_args.source_column
+    load = _load_each_entry if has_weighed_files else _load_source
+    train = load(data_args, seed, data_args.streaming, teacher_args)
     validation = None
     if data_args.validation_file:
         validation = _load_files(data_args.validation_file, data_args, False, teacher_args)
@@ -186,9 +246,9 @@ def load_unlabelled_audio(
 
 
 def load_whole_source(args: UnlabelledAudioArguments, seed: int = 0) -> Dataset:
-    """Loads the undecoded clips of a source, none held out, with the column `audio` alone."""
+    """Loads the undecoded clips of a source, none held out, with the columns `audio` and, if wanted, `source`."""
     clips = draw(_load_source(args, seed), args.max_train_samples, np.random.default_rng(seed))
-    return clips.select_columns("audio")
+    return clips.select_columns(["audio"] + [SOURCE_COLUMN] * (SOURCE_COLUMN in clips.column_names))
 
 
 def _hold_out(dataset: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
@@ -224,13 +284,33 @@ def _load_source(
             raise ValueError(
                 f"--data_dir must be a folder with audio files in or below it, found none in {args.data_dir}"
             )
-        return from_files(paths, streaming)
+        return _loose_files(paths, args, streaming)
     if args.train_file:
         if teacher_args is not None and teacher_args.teacher_file:
             return _join(_load_with_teachers(args, teacher_args))
         return _load_files(args.train_file, args, streaming, teacher_args)
     digits = spoken_digits(seed)["train"].select_columns("audio")
     return as_stream(digits) if streaming else digits
+
+
+def _load_each_entry(
+    args: UnlabelledAudioArguments, seed: int, streaming: bool, teacher_args: TeacherStatesArguments | None
+) -> Dataset | IterableDataset:
+    """Loads the entries of `train_file`, each with its name as the source of its clips."""
+    entries = args.train_file or []
+    counts = Counter(find_files(entries, FILE_SUFFIXES))
+    path, count = max(counts.items(), key=lambda item: item[1])
+    if count > 1 or (teacher_args is not None and teacher_args.teacher_file):
+        found = f"{path} in {count}" if count > 1 else "`teacher_file`, which belongs to all of them"
+        raise ValueError(
+            f"Entries of `train_file` with `source_weights` must share nothing, found {found}. Correct them, or name "
+            "the sources in a column and give --source_column."
+        )
+    datasets = []
+    for entry in entries:
+        dataset: Any = _load_source(replace(args, train_file=[entry]), seed, streaming, teacher_args)
+        datasets.append(dataset.add_column(SOURCE_COLUMN, [entry] * len(dataset)))
+    return _join(datasets)
 
 
 def _check_teacher_file(args: UnlabelledAudioArguments, streaming: bool) -> None:
@@ -279,12 +359,18 @@ def _load_neighbours(
     datasets = []
     for (suffix, _), neighbours in groupby(paths, lambda path: (path.suffix.lower(), path.parent)):
         if suffix in AUDIO_SUFFIXES:
-            datasets.append(from_files(list(neighbours), streaming))
+            datasets.append(_loose_files(list(neighbours), args, streaming))
             continue
         for table, folder in read_tables(list(neighbours), streaming):
             clips = _with_our_columns(table, args, teacher_args, f"Tables in {folder}")
             datasets.append(with_absolute_paths(clips, "audio", folder))
     return datasets
+
+
+def _loose_files(paths: list[Path], args: UnlabelledAudioArguments, streaming: bool) -> Dataset | IterableDataset:
+    clips: Any = from_files(paths, streaming)
+    has_labels = LABELS_COLUMN in args.further_columns().values()
+    return with_label_names(clips, LABELS_COLUMN, "files") if has_labels else clips
 
 
 def _listings(paths: list[Path]) -> list[list[Path]]:
@@ -311,12 +397,15 @@ def _with_our_columns(
         raise ValueError(
             f"{source} must have the column {args.audio_column_name!r}, found: {names}. Set --audio_column_name."
         )
-    ours = {args.audio_column_name: "audio", CODES_COLUMN: CODES_COLUMN}
+    if args.source_column and args.source_column not in names:
+        raise ValueError(f"{source} must have the column {args.source_column!r}, found: {names}. Set --source_column.")
+    ours = {args.audio_column_name: "audio", CODES_COLUMN: CODES_COLUMN, **args.further_columns()}
     if teacher_args is not None:
         ours |= {teacher_args.teacher_column_name: TEACHER_COLUMN, NUM_FRAMES_COLUMN: NUM_FRAMES_COLUMN}
     dataset = undecoded(dataset.select_columns([name for name in ours if name in names]), args.audio_column_name)
     renamed = {old: new for old, new in ours.items() if old in names and old != new}
-    return dataset.rename_columns(renamed) if renamed else dataset
+    dataset = dataset.rename_columns(renamed) if renamed else dataset
+    return with_label_names(dataset, LABELS_COLUMN, source) if LABELS_COLUMN in ours.values() else dataset
 
 
 def _load_with_teachers(args: UnlabelledAudioArguments, teacher_args: TeacherStatesArguments) -> list[Dataset]:
@@ -365,17 +454,23 @@ def _check_same_paths(clip_paths: pa.ChunkedArray, teacher: Dataset, path: Path,
 
 
 def _teacher_metadata(patterns: list[str]) -> dict[str, Any]:
-    """Reads what parquet files say of the teacher: any of `hidden_size`, `frame_seconds` and `scale`."""
+    """Picks what a teacher's states need: any of `hidden_size`, `frame_seconds` and `scale`."""
+    known = ("hidden_size", "frame_seconds", "scale")
+    return {name: value for name, value in teacher_metadata(patterns).items() if name in known}
+
+
+def teacher_metadata(patterns: list[str]) -> dict[str, Any]:
+    """Reads what parquet files say of their teacher or teachers, which must be the same in all of them."""
     found = {}
     for path in find_files(patterns, FILE_SUFFIXES):
         if path.suffix.lower() == ".parquet":
             metadata = pq.read_schema(path).metadata or {}
             found[str(path)] = json.loads(metadata.get(b"teacher", b"{}"))
+            found[str(path)].pop("num_clips", None)  # of one pool among several
     different = [path for path in found if found[path] != next(iter(found.values()))]
     if different:
         raise ValueError(
             f"The files must say the same of the teacher in their metadata, found a difference between "
             f"{next(iter(found))} and {different[0]}. Compute the features with one teacher and one scale."
         )
-    known = ("hidden_size", "frame_seconds", "scale")
-    return {name: value for name, value in next(iter(found.values()), {}).items() if name in known}
+    return next(iter(found.values()), {})

@@ -5,6 +5,8 @@ clips of a step. The projectors, which bring the student's embeddings to the tea
 model that a run leaves.
 """
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,26 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .. import HEARConfig, HEARForAudioClassification
 from ..arguments import option
+from ..data.clips import LABELS_COLUMN, PretrainingClips, StreamedClips
 from ..data.mixtures import MixtureArguments, vary
+from ..data.teacher_outputs import OUTPUTS_COLUMN
+from ..data.teacher_states import NUM_STATISTICS_CLIPS
 from ..frames_hear import num_encoder_frames
-from .distillation_teachers import DistillationTeacher, first_labelled, is_classifier
+from .averaging import WeightAverage
+from .distillation_teachers import (
+    DistillationTeacher,
+    TeacherOutputs,
+    TeacherTargets,
+    first_labelled,
+    is_classifier,
+    save_statistics,
+)
 from .pretraining import PretrainingArguments, PretrainingTrainer
+from .stored_teachers import StoredTeacher, as_teacher_outputs
+from .student_probe import StudentProbe
 
 PROJECTORS_NAME = "projectors.safetensors"
+UNAVERAGED_NAME = "unaveraged.safetensors"  # in a checkpoint whose model and projectors are averages
 MIN_PROBABILITY = 1e-4  # of a label whose output bias is set
 
 
@@ -54,19 +70,36 @@ class DistillationArguments(PretrainingArguments):
     label_temperature: float = option(
         default=2.0, help="Divide the logits by this where the teacher's labels share a softmax (arXiv:1503.02531)."
     )
+    true_label_loss_weight: float = option(
+        default=0.3, help="Weight of the cross entropy to the labels that clips have, summed over them."
+    )
     clip_embedding_loss_weight: float = option(
         default=2.0, help="Weight of the cosine distance to each teacher's embedding of the clip."
     )
     frame_embedding_loss_weight: float = option(
         default=2.0, help="Weight of the cosine distance to each teacher's time-resolved embedding."
     )
+    num_statistics_clips: int = option(
+        default=NUM_STATISTICS_CLIPS, help="Measure the teachers on this many clips before the training."
+    )
+    ema_decay: float | None = option(
+        default=None,
+        help="Evaluate and save an exponential moving average of the weights, of which each step keeps this share, "
+        "for example 0.999; by default the weights themselves.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must be above 0 and below 1, found: {self.ema_decay}")
 
 
 @dataclass
 class LossWeights:
-    """The weights of the three kinds of losses, and the temperature of a softmax teacher."""
+    """The weights of the kinds of losses, and the temperature of a softmax teacher."""
 
     label: float
+    true_label: float
     clip_embedding: float
     frame_embedding: float
     temperature: float = 1.0
@@ -75,6 +108,7 @@ class LossWeights:
     def of(cls, args: DistillationArguments) -> "LossWeights":
         return cls(
             args.label_loss_weight,
+            args.true_label_loss_weight,
             args.clip_embedding_loss_weight,
             args.frame_embedding_loss_weight,
             args.label_temperature,
@@ -87,11 +121,11 @@ class DistillationModel(nn.Module):
 
     Args:
         student (`HEARForAudioClassification`): The model to train.
-        teachers (`list[DistillationTeacher]`): Decide the widths and the names of the losses.
+        teachers (`Sequence[TeacherTargets]`): Decide the widths and the names of the losses.
         weights (`LossWeights`): Of the losses.
     """
 
-    def __init__(self, student: HEARForAudioClassification, teachers: list[DistillationTeacher], weights: LossWeights):
+    def __init__(self, student: HEARForAudioClassification, teachers: Sequence[TeacherTargets], weights: LossWeights):
         super().__init__()
         self.student, self.weights = student, weights
         labelled = first_labelled(teachers)
@@ -118,6 +152,7 @@ class DistillationModel(nn.Module):
         frame_targets: list[torch.Tensor],
         covered: list[torch.Tensor],
         teacher_logits: torch.Tensor | None = None,
+        true_labels: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -127,6 +162,8 @@ class DistillationModel(nn.Module):
             frame_targets (`list[torch.Tensor]`): Of each teacher, `(batch_size, num_frames, frame_width)`.
             covered (`list[torch.Tensor]`): Of each teacher the frames that it covers, `(batch_size, num_frames)`.
             teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): Of the labelled teacher.
+            true_labels (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
+                1 where a clip has a label, 0 elsewhere; a clip without any is not scored.
 
         Returns:
             `dict[str, torch.Tensor]`: The weighted sum `loss`, each loss by its name, and `logits`.
@@ -147,6 +184,9 @@ class DistillationModel(nn.Module):
             losses["label_loss"] = self.label_loss(logits.float(), teacher_logits)
             losses["agreement"] = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
             total = total + self.weights.label * losses["label_loss"]
+        if true_labels is not None:
+            losses["true_label_loss"] = self.true_label_loss(logits.float(), true_labels)
+            total = total + self.weights.true_label * losses["true_label_loss"]
         return {"loss": total, **losses, "logits": logits}
 
     def label_loss(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
@@ -160,23 +200,50 @@ class DistillationModel(nn.Module):
         divergence = nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         return temperature**2 * divergence  # so that its gradients keep their size (arXiv:1503.02531, 2.1)
 
+    def true_label_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross entropy to labels of 0 or 1, summed; the mean over all clips, of which those without count 0."""
+        if self.is_multi_label:
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+        else:
+            losses = -(logits.log_softmax(-1) * labels).sum(-1) / labels.sum(-1).clamp(min=1)
+        return (losses * labels.any(-1)).mean()
+
 
 class DistillationTrainer(PretrainingTrainer):
     """Trains a [`DistillationModel`] on what its teachers make of the clips, and saves the student."""
+
+    args: DistillationArguments
 
     def __init__(
         self,
         model: DistillationModel,
         *args,
-        teachers: list[DistillationTeacher],
+        teachers: Sequence[TeacherTargets],
         mixture_args: MixtureArguments,
+        probe: StudentProbe | None = None,
         **kwargs,
     ):
         wrapped: Any = model  # not a model of Transformers itself
         super().__init__(wrapped, *args, **kwargs)
         self.distillation_model, self.student = model, model.student
-        self.teachers, self.mixture_args = teachers, mixture_args
+        self.teachers, self.mixture_args, self.probe = teachers, mixture_args, probe
+        if isinstance(teachers[0], StoredTeacher) and (
+            mixture_args.mixture_share or mixture_args.random_shift_seconds
+        ):
+            raise ValueError(
+                "`stored_teachers` must come without mixtures and shifts, which the teachers did not hear, found "
+                f"mixture_share={mixture_args.mixture_share} and random_shift_seconds="
+                f"{mixture_args.random_shift_seconds}. Give --mixture_share 0 --random_shift_seconds 0."
+            )
+        if probe is not None and self.eval_dataset is None:
+            raise ValueError(
+                "`probe_file` must come with held-out clips, at whose evaluation it is read, found none: raise "
+                "`validation_share` or give `validation_file`."
+            )
         self.labelled = first_labelled(teachers)
+        self.average = None if self.args.ema_decay is None else WeightAverage(model, self.args.ema_decay)
+        if self.average is not None:
+            self.add_callback(self.average)
 
     def num_codes(self):
         return 0
@@ -189,10 +256,11 @@ class DistillationTrainer(PretrainingTrainer):
         if "clip_targets" in inputs:
             return inputs
         waveform, mask = inputs["input_values"], inputs["attention_mask"]
+        partners = torch.arange(len(waveform), device=waveform.device)
         with torch.autocast(self.args.device.type, enabled=False):
             if self.distillation_model.training:
-                waveform = vary(waveform, mask, self.mixture_args)
-            outputs = [teacher(waveform, mask) for teacher in self.teachers]
+                waveform, partners = vary(waveform, mask, self.mixture_args, self.student.config.sampling_rate)
+            outputs = self.teacher_outputs(waveform, mask, inputs.get(OUTPUTS_COLUMN))
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]
         clip_targets, frame_targets, covered = (list(parts) for parts in zip(*targets, strict=True))
@@ -200,7 +268,18 @@ class DistillationTrainer(PretrainingTrainer):
         completed |= {"frame_targets": frame_targets, "covered": covered}
         if self.labelled is not None:
             completed["teacher_logits"] = outputs[self.teachers.index(self.labelled)].logits
+        if "label_ids" in inputs and self.labelled is not None:
+            labels = multi_hot(inputs["label_ids"], self.labelled.num_labels)
+            is_known = (labels.any(-1) & labels[partners].any(-1)).unsqueeze(-1)
+            completed["true_labels"] = labels.maximum(labels[partners]) * is_known  # of a mixture, if both have some
         return completed
+
+    def teacher_outputs(
+        self, waveform: torch.Tensor, mask: torch.Tensor, stored: list[dict[str, torch.Tensor]] | None
+    ) -> list[TeacherOutputs]:
+        if stored is not None:
+            return [as_teacher_outputs(fields) for fields in stored]
+        return [teacher(waveform, mask) for teacher in self.teachers if isinstance(teacher, DistillationTeacher)]
 
     def logged(self, inputs, outputs):
         return {name: value for name, value in outputs.items() if name not in ("loss", "logits")}, None
@@ -214,28 +293,61 @@ class DistillationTrainer(PretrainingTrainer):
             return loss.detach(), None, None
         return loss.detach(), outputs["logits"].float(), inputs["teacher_logits"]
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Gives the model its averaged weights within the context, if these are wanted."""
+        return nullcontext() if self.average is None else self.average.swapped_in()
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        with self.averaged():
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            probed = {} if self.probe is None else self.probe(self.student.hear, self.args.eval_batch_size)
+        probed = {f"{metric_key_prefix}_{name}": score for name, score in probed.items()}
+        return output._replace(metrics=(output.metrics or {}) | probed)
+
     def _save(self, output_dir=None, state_dict=None):
-        """Saves the student as the model, and in a checkpoint its projectors beside it."""
+        """Saves the student as the model, and in a checkpoint its projectors and what is averaged beside it."""
         whole, folder = self.model, Path(str(output_dir or self.args.output_dir))
+        is_checkpoint = self.args.should_save and folder.name.startswith(PREFIX_CHECKPOINT_DIR)
         self.model = self.student
         try:
-            super()._save(str(folder))
+            with self.averaged():
+                super()._save(str(folder))
+                if is_checkpoint:
+                    save_file(self.distillation_model.projectors.state_dict(), folder / PROJECTORS_NAME)
+                    save_statistics(self.teachers, folder)
         finally:
             self.model = whole
-        if self.args.should_save and folder.name.startswith(PREFIX_CHECKPOINT_DIR):
-            save_file(self.distillation_model.projectors.state_dict(), folder / PROJECTORS_NAME)
+        if is_checkpoint and self.average is not None:
+            save_file(self.distillation_model.state_dict(), folder / UNAVERAGED_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         folder = Path(resume_from_checkpoint)
         self.student.load_state_dict(load_file(folder / "model.safetensors"))
         self.distillation_model.projectors.load_state_dict(load_file(folder / PROJECTORS_NAME))
+        if self.average is not None:
+            self.average.restart()
+            if (folder / UNAVERAGED_NAME).exists():
+                self.distillation_model.load_state_dict(load_file(folder / UNAVERAGED_NAME))
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-def loss_names(teachers: list[DistillationTeacher]) -> list[tuple[str, str]]:
+def loss_names(teachers: Sequence[TeacherTargets]) -> list[tuple[str, str]]:
     """The names of each teacher's losses, with a number where it is not the only one of its name."""
     names = [teacher.facts.name.rpartition("/")[2] for teacher in teachers]
     names = [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names, start=1)]
     return [(f"clip_embedding_loss_{name}", f"frame_embedding_loss_{name}") for name in names]
+
+
+def multi_hot(label_ids: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """Indices padded by -1, (B, any) -> 0 or 1 for each label, (B, num_labels)"""
+    columns = torch.zeros(len(label_ids), num_labels + 1, device=label_ids.device)
+    return columns.scatter(1, label_ids + 1, 1.0)[:, 1:]
 
 
 def cosine_distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -246,6 +358,18 @@ def cosine_distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tens
 def mean_over_frames(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
     """Mean over the scored frames of each clip, 0 where there are none: (B, n) -> (B,)"""
     return (values * scored).sum(-1) / scored.sum(-1).clamp(min=1)
+
+
+def use_labels(clips: PretrainingClips | StreamedClips | None, labelled: TeacherTargets | None) -> None:
+    """Lets clips bring along their labels, which the teacher must know, if they have any."""
+    if not isinstance(clips, PretrainingClips) or LABELS_COLUMN not in clips.dataset.column_names:
+        return
+    if labelled is None:
+        raise ValueError(
+            "`label_column_name` must come with a teacher that has labels, found none. Fine-tune on your labels after "
+            "the distillation."
+        )
+    clips.use_labels({name: index for index, name in labelled.id2label.items()})
 
 
 def load_student_config(args: StudentArguments) -> HEARConfig:
@@ -263,7 +387,7 @@ def load_student_config(args: StudentArguments) -> HEARConfig:
 
 
 def load_student(
-    args: StudentArguments, config: HEARConfig, labelled: DistillationTeacher | None
+    args: StudentArguments, config: HEARConfig, labelled: TeacherTargets | None
 ) -> HEARForAudioClassification:
     """Loads the student, with the labels of the teacher that has some, in whose shares a new head starts."""
     has_head = args.model_name_or_path is not None and is_classifier((config.architectures or [""])[0])
@@ -279,7 +403,7 @@ def load_student(
     return student
 
 
-def take_labels(config: HEARConfig, labelled: DistillationTeacher, has_head: bool) -> None:
+def take_labels(config: HEARConfig, labelled: TeacherTargets, has_head: bool) -> None:
     """Gives the config the teacher's labels; a head that exists must have them already."""
     theirs: Any = labelled.id2label
     if has_head and config.id2label != theirs:
@@ -293,7 +417,7 @@ def take_labels(config: HEARConfig, labelled: DistillationTeacher, has_head: boo
 
 
 @torch.no_grad()
-def start_biases(student: HEARForAudioClassification, labelled: DistillationTeacher) -> None:
+def start_biases(student: HEARForAudioClassification, labelled: TeacherTargets) -> None:
     """Lets the output start at the teacher's mean probabilities, which it would take many steps to learn."""
-    mean = labelled.mean_probabilities.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    mean = labelled.statistics["mean_probabilities"].clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     student.classifier.out_proj.bias.copy_(mean.logit() if labelled.is_multi_label else mean.log())

@@ -4,7 +4,7 @@ Shapes: B batch, N samples, T frames of a teacher, n encoder frames (20 ms), D w
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from huggingface_hub import ModelCard
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
 from ..arguments import option
-from ..data.teacher_states import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS, NUM_STATISTICS_CLIPS, Moments
+from ..data.teacher_states import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS, Moments
 from ..evaluation.frozen_encoders import FrozenEncoder, check_weights, model_class
 from ..frames_hear import frame_mask
 from ..sharing.cards import TeacherFacts
@@ -25,6 +27,7 @@ from ..spectrogram_hear import HEARClips, sinc_resampling_kernel
 
 MULTI_LABEL = "multi_label_classification"
 SINGLE_LABEL = "single_label_classification"
+STATISTICS_NAME = "teacher_statistics.safetensors"  # in a checkpoint
 CLIPS_AT_ONCE = 16  # of those that statistics are measured on
 
 
@@ -37,6 +40,9 @@ class DistillationTeacherArguments:
         help="One or several audio models of Transformers, from the Hub or folders. The labels are those of the first "
         "that has any.",
     )
+    teacher_revision: list[str] = option(
+        default_factory=lambda: ["main"], help="The branch, tag or commit of each teacher, or one for all."
+    )
     teacher_trust_remote_code: bool = option(default=False, help="Run the code that the teachers bring along.")
     teacher_dtype: Literal["float32", "bfloat16", "float16"] = option(
         default="float32", help="Compute the teachers in this type."
@@ -46,11 +52,13 @@ class DistillationTeacherArguments:
         help=f"What the teacher's labels are: {MULTI_LABEL} (a sigmoid for each) or {SINGLE_LABEL} (a softmax over "
         "all); by default what its config says, else the latter.",
     )
-    num_statistics_clips: int = option(
-        default=NUM_STATISTICS_CLIPS, help="Measure the teachers on this many clips before the training."
-    )
 
     def __post_init__(self):
+        if len(self.teacher_revision) not in (1, len(self.teacher_name_or_path)):
+            raise ValueError(
+                f"`teacher_revision` must be one for all or one for each of the {len(self.teacher_name_or_path)} "
+                f"teachers, found: {self.teacher_revision}"
+            )
         if self.teacher_problem_type not in (None, MULTI_LABEL, SINGLE_LABEL):
             raise ValueError(
                 f"`teacher_problem_type` must be {MULTI_LABEL} or {SINGLE_LABEL}, found: {self.teacher_problem_type}"
@@ -214,9 +222,65 @@ class HeadedEncoder(FrozenEncoder):
         return outputs
 
 
-class DistillationTeacher:
+class TeacherTargets:
     """
-    A frozen teacher, and what its embeddings and labels are like over the training clips.
+    What a teacher's outputs are like over the training clips, and how they become targets.
+
+    Attributes are `facts`, what the student's card says of it; `device`; `problem_type`, `id2label` and `num_labels`,
+    0 without labels; the widths of its embeddings, `clip_width` and `frame_width`; and `statistics`, once measured.
+    """
+
+    facts: TeacherFacts
+    device: torch.device
+    problem_type: str
+    id2label: dict[int, str]
+    num_labels: int
+    clip_width: int
+    frame_width: int
+    statistics: dict[str, torch.Tensor]
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.problem_type == MULTI_LABEL
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.sigmoid() if self.is_multi_label else logits.softmax(-1)
+
+    def sample(self, clips, num_clips: int) -> Iterator[TeacherOutputs]:
+        """Yields what the teacher makes of so many of the training clips, in batches."""
+        raise NotImplementedError
+
+    def measure(self, batches: Iterable[TeacherOutputs]) -> None:
+        """Measures mean and deviation of both embeddings, and the mean probability of each label."""
+        clip, frames, labels = Moments(), Moments(), Moments()
+        for outputs in batches:
+            clip.add(outputs.clip_embedding.cpu().numpy())
+            valid = frame_mask(outputs.num_frames, outputs.frames.shape[1])
+            frames.add(outputs.frames[valid].cpu().numpy())
+            if outputs.logits is not None and self.num_labels:
+                labels.add(self.probabilities(outputs.logits).cpu().numpy())
+        found = dict(zip(("clip_mean", "clip_std"), clip.read(), strict=True))
+        found |= dict(zip(("frame_mean", "frame_std"), frames.read(), strict=True))
+        if self.num_labels:
+            found["mean_probabilities"] = labels.read()[0]
+        if not all(np.isfinite(array).all() for array in found.values()):
+            raise ValueError(
+                f"The teacher {self.facts.name} must give finite outputs, found NaN or infinity. Check its weights, "
+                "or compute it in float32 by `teacher_dtype`."
+            )
+        self.statistics = {name: torch.from_numpy(array).to(self.device) for name, array in found.items()}
+
+    def targets(self, outputs: TeacherOutputs, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns the standardised embeddings of clips (B, D) and encoder frames (B, n, D), and which it covers."""
+        frames, is_covered = outputs.at_encoder_frames(num_frames)
+        found = self.statistics
+        clips = (outputs.clip_embedding - found["clip_mean"]) / found["clip_std"]
+        return clips, (frames - found["frame_mean"]) / found["frame_std"], is_covered
+
+
+class DistillationTeacher(TeacherTargets):
+    """
+    A frozen teacher that runs beside the training.
 
     Args:
         model (`PreTrainedModel`): The model, on the device where it is to run. It is frozen in place.
@@ -253,10 +317,6 @@ class DistillationTeacher:
         self.num_labels = outputs.logits.shape[-1] if outputs.logits is not None and has_labels else 0
         self.clip_width, self.frame_width = outputs.clip_embedding.shape[-1], outputs.frames.shape[-1]
 
-    @property
-    def is_multi_label(self) -> bool:
-        return self.problem_type == MULTI_LABEL
-
     @torch.no_grad()
     def __call__(self, waveform: torch.Tensor, attention_mask: torch.Tensor) -> TeacherOutputs:
         """Reads clips of the student's rate, padded on the right, (B, N) each."""
@@ -266,36 +326,15 @@ class DistillationTeacher:
         lengths = clips.lengths.expand(len(waveform), 1)
         return self.reader(clips.waveform * frame_mask(lengths, clips.waveform.shape[1]), lengths)
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.sigmoid() if self.is_multi_label else logits.softmax(-1)
+    def sample(self, clips, num_clips: int) -> Iterator[TeacherOutputs]:
+        waveforms = tqdm(clips.sample(num_clips), desc=f"Measuring {self.facts.name}", unit="clip", leave=False)
+        return map(self.read_clips, chunks(waveforms))
 
-    def measure(self, waveforms: Iterable[np.ndarray]) -> None:
-        """Measures mean and deviation of both embeddings, and the mean probability of each label."""
-        clip, frames, labels = Moments(), Moments(), Moments()
-        for outputs in map(self._read_padded, chunks(waveforms)):
-            clip.add(outputs.clip_embedding.cpu().numpy())
-            valid = frame_mask(outputs.num_frames, outputs.frames.shape[1])
-            frames.add(outputs.frames[valid].cpu().numpy())
-            if outputs.logits is not None and self.num_labels:
-                labels.add(self.probabilities(outputs.logits).cpu().numpy())
-        self.clip_moments, self.frame_moments = (self._tensors(*moments.read()) for moments in (clip, frames))
-        if self.num_labels:
-            (self.mean_probabilities,) = self._tensors(labels.read()[0])
-
-    def _read_padded(self, waveforms: list[np.ndarray]) -> TeacherOutputs:
+    def read_clips(self, waveforms: list[np.ndarray]) -> TeacherOutputs:
+        """Reads clips of any lengths as one batch."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         rows = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in waveforms], batch_first=True)
         return self(rows, frame_mask(lengths, rows.shape[1]))
-
-    def _tensors(self, *arrays: np.ndarray) -> list[torch.Tensor]:
-        return [torch.from_numpy(array).to(self.device) for array in arrays]
-
-    def targets(self, outputs: TeacherOutputs, num_frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns the standardised embeddings of clips (B, D) and encoder frames (B, n, D), and which it covers."""
-        frames, is_covered = outputs.at_encoder_frames(num_frames)
-        clip_mean, clip_std = self.clip_moments
-        mean, std = self.frame_moments
-        return (outputs.clip_embedding - clip_mean) / clip_std, (frames - mean) / std, is_covered
 
 
 def load_teachers(
@@ -305,28 +344,47 @@ def load_teachers(
     names = args.teacher_name_or_path
     if not names:
         raise ValueError("`teacher_name_or_path` must name at least one audio model of Transformers, found none.")
-    return [load_teacher(name, args, sampling_rate, device) for name in names]
+    revisions = args.teacher_revision * (len(names) if len(args.teacher_revision) == 1 else 1)
+    pairs = zip(names, revisions, strict=True)
+    return [load_teacher(name, revision, args, sampling_rate, device) for name, revision in pairs]
 
 
 def load_teacher(
-    name: str, args: DistillationTeacherArguments, sampling_rate: int, device: torch.device
+    name: str, revision: str, args: DistillationTeacherArguments, sampling_rate: int, device: torch.device
 ) -> DistillationTeacher:
-    source = {"trust_remote_code": args.teacher_trust_remote_code}
-    config = AutoConfig.from_pretrained(name, **source)
+    source = {"revision": revision, "trust_remote_code": args.teacher_trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(name, **source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The teacher {name} must be a model of the Hub or a folder that `save_pretrained` made, and with "
+            f"--teacher_trust_remote_code where it brings code along, found none: {error}"
+        ) from error
     try:
         feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"The teacher {name} must be an audio model saved with its feature extractor, found none: {error}"
         ) from error
+    rate = getattr(feature_extractor, "sampling_rate", None)
+    if not isinstance(rate, int) or rate < 1:
+        raise ValueError(
+            f"The teacher {name} must state the rate of its waveforms, found in its feature extractor: "
+            f"sampling_rate={rate}. Correct its preprocessor_config.json."
+        )
     has_head = is_classifier((config.architectures or [""])[0])
     auto_class: Any = AutoModelForAudioClassification if has_head else model_class(config)
     dtype = getattr(torch, args.teacher_dtype)
-    model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True, **source)
+    try:
+        model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True, **source)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"The teacher {name} must have weights that fit its config.json, found that they do not load: {error}"
+        ) from error
     check_weights(model, model, set(info["missing_keys"]), most=not has_head)
     try:
         facts = TeacherFacts(public_name(name), teacher_license(name), model.num_parameters())
-        return DistillationTeacher(
+        teacher = DistillationTeacher(
             model.to(device), feature_extractor, sampling_rate, facts, args.teacher_problem_type
         )
     except (AttributeError, TypeError, ValueError) as error:
@@ -334,20 +392,40 @@ def load_teacher(
             f"The teacher {name} must read waveforms and return hidden states, found that {type(model).__name__} does "
             f"not: {error}"
         ) from error
+    names = set(teacher.id2label.values())
+    if teacher.num_labels not in (0, len(names)):
+        raise ValueError(
+            f"The teacher {name} must name each of its {teacher.num_labels} labels differently, found {len(names)} "
+            "names. Correct `id2label` in its config.json."
+        )
+    return teacher
 
 
 def is_classifier(class_name: str) -> bool:
     return class_name.endswith(("ForAudioClassification", "ForSequenceClassification"))
 
 
-def measure(teachers: list[DistillationTeacher], clips, num_clips: int) -> None:
-    """Measures each teacher on the same clips."""
-    for teacher in teachers:
-        waveforms = tqdm(clips.sample(num_clips), desc=f"Measuring {teacher.facts.name}", unit="clip", leave=False)
-        teacher.measure(waveforms)
+def measure(teachers: Sequence[TeacherTargets], clips, num_clips: int, checkpoint: str | None = None) -> None:
+    """Measures each teacher on the same clips, or reads what the checkpoint of an interrupted run says of it."""
+    path = Path(checkpoint or "") / STATISTICS_NAME
+    stored = load_file(path) if checkpoint is not None and path.exists() else {}
+    for i, teacher in enumerate(teachers):
+        prefix = f"{i}.{teacher.facts.name}."
+        found = {name: values for name, values in stored.items() if name.startswith(prefix)}
+        if found:
+            teacher.statistics = {name.removeprefix(prefix): x.to(teacher.device) for name, x in found.items()}
+        else:
+            teacher.measure(teacher.sample(clips, num_clips))
 
 
-def first_labelled(teachers: list[DistillationTeacher]) -> DistillationTeacher | None:
+def save_statistics(teachers: Sequence[TeacherTargets], folder: Path) -> None:
+    """Keeps in a checkpoint what was measured."""
+    named = [(f"{i}.{teacher.facts.name}", teacher.statistics) for i, teacher in enumerate(teachers)]
+    tensors = {f"{prefix}.{name}": x.contiguous() for prefix, found in named for name, x in found.items()}
+    save_file(tensors, folder / STATISTICS_NAME)
+
+
+def first_labelled(teachers: Sequence[TeacherTargets]) -> TeacherTargets | None:
     return next((teacher for teacher in teachers if teacher.num_labels > 0), None)
 
 

@@ -11,7 +11,7 @@ from ..data.clips import PretrainingClips, StreamedClips
 
 class EpochSampler(Sampler):
     """
-    Draws all clips in an order that follows from their seed and epoch.
+    Draws all clips, or those that their balance gives, in an order that follows from their seed and epoch.
 
     The epoch is the data set's: accelerate calls `set_epoch` of the sampler or of the data set, whichever it finds
     first behind its own wrappers, and never both.
@@ -26,8 +26,10 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | tuple[int, int]]:
         rng = np.random.default_rng([self.clips.reader.seed, self.clips.epoch])
+        if self.clips.balance is not None:
+            return self.clips.balance.draw(rng)
         return iter(rng.permutation(len(self.clips)).tolist())
 
 

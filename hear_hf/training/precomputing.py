@@ -1,11 +1,11 @@
-"""A teacher's hidden states, stored in tables once, so that the quantizer can learn from them in many passes."""
+"""What teachers make of clips, stored in tables once, so that a model can learn from it in many passes."""
 
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +20,20 @@ from ..data.teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN
 from ..data.unlabelled import UnlabelledAudioArguments
 from ..data.unusable import UnusableClip, describe, refuse_too_many, warn_of_skipped
 from ..evaluation.frozen_encoders import FrozenEncoder
+from .distillation_teachers import DistillationTeacherArguments
+from .stored_teachers import DISTILLATION
 from .teachers import TeacherArguments
 
 
 @dataclass
 class PrecomputingArguments:
-    """Where the states go, and how many clips are read and stored together."""
+    """What is stored, where it goes, and how many clips are read and stored together."""
 
+    for_distillation: bool = option(
+        default=False,
+        help="Store what distill.py learns from: labels and embeddings of clips and frames, of one or several "
+        "teachers. By default the hidden states that train_quantizer.py learns from.",
+    )
     output_dir: str = option(default="runs/teacher", help="The folder for the tables.")
     batch_size: int = option(default=8, help="Clips that the teacher reads at once, each of them whole.")
     clips_per_file: int = option(default=500, help="Clips in a table.")
@@ -37,29 +44,93 @@ class PrecomputingArguments:
                 raise ValueError(f"`{name}` must be positive, found: {getattr(self, name)}")
 
 
-class StatesReader:
+@dataclass
+class StoredTeacherArguments(DistillationTeacherArguments):
+    """The models whose states or outputs are stored."""
+
+    teacher_layer: int = option(
+        default=-1, help="Which of its `hidden_states` to store; not used for distillation. Negative: from the end."
+    )
+
+    def only_one(self) -> TeacherArguments:
+        """The arguments of the one model whose hidden states are wanted."""
+        names = self.teacher_name_or_path
+        if len(names) > 1:
+            raise ValueError(f"Hidden states must be those of one teacher, found {len(names)}: {names}.")
+        return TeacherArguments(
+            names[0] if names else None, self.teacher_layer, self.teacher_revision[0], self.teacher_trust_remote_code
+        )
+
+
+class Storable(Protocol):
+    """What teachers make of clips, as it is read and stored: a `noun` for it, and the `metadata` of the tables."""
+
+    noun: str
+    sampling_rate: int
+    metadata: dict[str, Any]
+
+    def read(self, waveforms: list[np.ndarray]) -> list[Any]:
+        """Returns what there is to store of each clip."""
+
+    def columns(self, rows: list[Any]) -> dict[str, pa.Array]:
+        """Makes columns of it; a row is `None` where a clip has none."""
+
+
+class StatesToStore:
     """
-    Runs a teacher over clips, skips the unusable ones, and fails where they are too many.
+    The hidden states of a teacher, in float16.
 
     Args:
         encoder (`FrozenEncoder`): The teacher.
+        args (`TeacherArguments`): What it was loaded by.
+    """
+
+    noun = "states"
+
+    def __init__(self, encoder: FrozenEncoder, args: TeacherArguments):
+        self.encoder, self.sampling_rate = encoder, encoder.sampling_rate
+        self.metadata: dict[str, Any] = {
+            "name": args.teacher_name_or_path,
+            "layer": args.teacher_layer,
+            "revision": args.teacher_revision,
+            "hidden_size": encoder.hidden_size,
+        }
+
+    def read(self, waveforms: list[np.ndarray]) -> list[torch.Tensor]:
+        return [states.half().cpu() for states in self.encoder(waveforms, self.sampling_rate)]
+
+    def columns(self, rows: list[torch.Tensor | None]) -> dict[str, pa.Array]:
+        counts = [0 if frames is None else len(frames) for frames in rows]
+        flat = [None if frames is None else frames.flatten().numpy() for frames in rows]
+        return {
+            TEACHER_COLUMN: pa.array(flat, pa.list_(pa.float16())),
+            NUM_FRAMES_COLUMN: pa.array(counts, pa.int32()),
+        }
+
+
+class StoringReader:
+    """
+    Runs teachers over clips, skips the unusable ones, and fails where they are too many.
+
+    Args:
+        storable (`Storable`): What to make of the clips.
         num_clips (`int`): All clips that will be read.
         data_args (`UnlabelledAudioArguments`): Which of them are unusable, and how many may be.
     """
 
-    def __init__(self, encoder: FrozenEncoder, num_clips: int, data_args: UnlabelledAudioArguments):
-        self.encoder, self.max_share = encoder, data_args.max_unusable_share
-        self.clips = ClipReader(encoder.sampling_rate, min_length_seconds=data_args.min_length_seconds)
+    def __init__(self, storable: Storable, num_clips: int, data_args: UnlabelledAudioArguments):
+        self.storable, self.max_share = storable, data_args.max_unusable_share
+        self.clips = ClipReader(storable.sampling_rate, min_length_seconds=data_args.min_length_seconds)
         self.min_read = min(num_clips, MIN_CLIPS_READ)
         self.num_read = self.num_unusable = 0
 
-    def states(self, clips: Dataset, batch_size: int) -> Iterator[torch.Tensor | None]:
-        """Yields of each clip (num_frames, hidden_size) in float16; `None` of one that is skipped."""
+    def rows(self, clips: Dataset, batch_size: int) -> Iterator[Any]:
+        """Yields what there is to store of each clip; `None` of one that is skipped."""
         for start in range(0, len(clips), batch_size):
             waveforms = [self._decode(audio) for audio in clips[start : start + batch_size]["audio"]]
             usable = [waveform for waveform in waveforms if waveform is not None]
-            states = iter(self.encoder(usable, self.encoder.sampling_rate))
-            yield from (None if waveform is None else next(states).half().cpu() for waveform in waveforms)
+            rows = iter(self.storable.read(usable) if usable else [])
+            yield from (None if waveform is None else next(rows) for waveform in waveforms)
 
     def _decode(self, audio: Any) -> np.ndarray | None:
         self.num_read += 1
@@ -73,27 +144,30 @@ class StatesReader:
             return None
 
 
-def as_table(clips: Dataset, states: list[torch.Tensor | None], teacher: dict) -> pa.Table:
-    """Joins the clips and their states, flat, with a description of the teacher in the metadata."""
+def as_table(clips: Dataset, columns: dict[str, pa.Array], metadata: dict[str, Any]) -> pa.Table:
+    """Joins the clips and the columns, with a description of the teacher in the metadata."""
     table = clips.with_format("arrow")[:]
-    counts = [0 if frames is None else len(frames) for frames in states]
-    flat = [None if frames is None else frames.flatten().numpy() for frames in states]
-    table = table.append_column(TEACHER_COLUMN, pa.array(flat, pa.list_(pa.float16())))
-    table = table.append_column(NUM_FRAMES_COLUMN, pa.array(counts, pa.int32()))
-    return table.replace_schema_metadata({"teacher": json.dumps(teacher)})
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    return table.replace_schema_metadata({"teacher": json.dumps(metadata)})
 
 
-def is_written(path: Path, clips: Dataset, teacher: dict) -> bool:
+def is_written(path: Path, clips: Dataset, metadata: dict[str, Any]) -> bool:
     """Says whether the table is there; one of another teacher, or of clips of other paths, is refused."""
     if not path.exists():
         return False
     found = json.loads((pq.read_schema(path).metadata or {}).get(b"teacher", b"{}"))
     stored = pq.ParquetFile(path).read(columns=["audio.path"])["audio"].to_pylist()
-    if found != teacher or [_path(clip) for clip in stored] != [_path(clip) for clip in clips["audio"]]:
+    if found != metadata or [_path(clip) for clip in stored] != [_path(clip) for clip in clips["audio"]]:
         raise ValueError(
-            f"{path} must be of this teacher and these clips, {teacher}, found: {found}. Give another --output_dir."
+            f"{path} must be of this teacher and these clips, {_short(metadata)}, found: {_short(found)}. Give "
+            "another --output_dir."
         )
     return True
+
+
+def _short(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name != DISTILLATION}
 
 
 def _path(clip: dict[str, Any] | None) -> str | None:
@@ -101,19 +175,14 @@ def _path(clip: dict[str, Any] | None) -> str | None:
 
 
 def precompute(
-    clips: Dataset,
-    encoder: FrozenEncoder,
-    teacher_args: TeacherArguments,
-    data_args: UnlabelledAudioArguments,
-    args: PrecomputingArguments,
+    clips: Dataset, storable: Storable, data_args: UnlabelledAudioArguments, args: PrecomputingArguments
 ) -> list[Path]:
     """
     Writes the tables that are not there yet.
 
     Args:
         clips (`Dataset`): With the column `audio`, undecoded.
-        encoder (`FrozenEncoder`): The teacher.
-        teacher_args (`TeacherArguments`): What the encoder was loaded by, which the tables' metadata record.
+        storable (`Storable`): What to store of each clip.
         data_args (`UnlabelledAudioArguments`): Which clips are unusable, and how many may be.
         args (`PrecomputingArguments`): Where the tables go.
 
@@ -125,31 +194,26 @@ def precompute(
     """
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = {
-        "name": teacher_args.teacher_name_or_path,
-        "layer": teacher_args.teacher_layer,
-        "revision": teacher_args.teacher_revision,
-        "hidden_size": encoder.hidden_size,
-        "num_clips": len(clips),
-    }
+    metadata = storable.metadata | {"num_clips": len(clips)}
     starts = range(0, len(clips), args.clips_per_file)
     paths = [folder / f"clips-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
-    reader = StatesReader(encoder, len(clips), data_args)
-    with tqdm(total=len(clips), desc="Computing the teacher's states", unit="clip") as progress:
+    reader = StoringReader(storable, len(clips), data_args)
+    with tqdm(total=len(clips), desc=f"Computing the teacher's {storable.noun}", unit="clip") as progress:
         for start, path in zip(starts, paths, strict=True):
             some = clips.select(range(start, min(start + args.clips_per_file, len(clips))))
-            if is_written(path, some, teacher):
+            if is_written(path, some, metadata):
                 progress.update(len(some))
                 continue
-            states = []
-            for frames in reader.states(some, args.batch_size):
-                states.append(frames)
+            rows = []
+            for row in reader.rows(some, args.batch_size):
+                rows.append(row)
                 progress.update()
             partial = path.with_suffix(".partial")
-            pq.write_table(as_table(some, states, teacher), partial, row_group_size=100)
+            pq.write_table(as_table(some, storable.columns(rows), metadata), partial, row_group_size=100)
             os.replace(partial, path)
     if reader.num_unusable:
         print(
-            f"Skipped {reader.num_unusable} clips, which cannot be used and have no states; the training skips them."
+            f"Skipped {reader.num_unusable} clips, which cannot be used and have no {storable.noun}; the training "
+            "skips them."
         )
     return paths

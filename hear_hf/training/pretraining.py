@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from .. import HEARFeatureExtractor
 from ..arguments import option
 from ..data.clips import PretrainingClips, StreamedClips
+from ..data.teacher_outputs import OUTPUTS_COLUMN, collate_outputs
 from ..data.teacher_states import TeacherStatesArguments
 from ..data.unlabelled import PretrainingDataArguments, load_pretraining_clips
 from ..masking_hear import share_mask
@@ -77,14 +79,15 @@ class PretrainingCollator:
     Returns:
         `input_values` and `attention_mask` of shape `(batch_size, num_samples)`, and by frames of 20 ms
         `mask_time_indices` where a mask is drawn, and `teacher_hidden_states` and `labels` where the items of the
-        batch hold `teacher_hidden_states` and `codes`.
+        batch hold `teacher_hidden_states` and `codes`; `label_ids` of shape `(batch_size, max_labels)`, padded by -1,
+        where they hold `labels`; and `teacher_outputs`, as `collate_outputs` gives them.
     """
 
     feature_extractor: HEARFeatureExtractor
     mask_time_prob: float | None = None
     mask_time_length: int = 1
 
-    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[dict]) -> dict[str, Any]:
         waveforms = [np.asarray(item["input_values"], dtype=np.float32) for item in items]
         sampling_rate = self.feature_extractor.sampling_rate
         batch = dict(self.feature_extractor(waveforms, sampling_rate=sampling_rate, padding=True, return_tensors="pt"))
@@ -93,10 +96,13 @@ class PretrainingCollator:
             share, length = self.mask_time_prob, self.mask_time_length
             masks = [clip_mask(n, share, length, item["seed"]) for n, item in zip(num_frames, items, strict=True)]
             batch["mask_time_indices"] = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
-        for key, name, padding in (("teacher_hidden_states",) * 2 + (0.0,), ("codes", "labels", -100)):
+        columns = (("teacher_hidden_states",) * 2 + (0.0,), ("codes", "labels", -100), ("labels", "label_ids", -1))
+        for key, name, padding in columns:
             if key in items[0]:
                 rows = [torch.tensor(item[key]) for item in items]
                 batch[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+        if OUTPUTS_COLUMN in items[0]:
+            batch[OUTPUTS_COLUMN] = collate_outputs([item[OUTPUTS_COLUMN] for item in items])
         return batch
 
 

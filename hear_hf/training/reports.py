@@ -122,10 +122,11 @@ def report_distillation(
         base_model (`str`, *optional*): What training started from; random weights by default.
     """
     folder = Path(str(trainer.args.output_dir))
-    losses = ("loss", *sum(loss_names(trainer.teachers), ()), "label_loss")
-    names = [*losses, "agreement", "mean_average_precision", "audio_hours_per_second"]
+    losses = ("loss", *sum(loss_names(trainer.teachers), ()), "label_loss", "true_label_loss")
+    metric_names = ("agreement", "mean_average_precision", "probe_accuracy", "probe_mean_average_precision")
+    names = [*losses, *metric_names, "audio_hours_per_second"]
     scores = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
-    run = unlabelled_run(trainer, "Teachers and model heard the same crops, gains and mixtures of two clips.")
+    run = unlabelled_run(trainer, "Teachers and model heard the same crops, shifts, gains and mixtures of two clips.")
     facts = card_facts(trainer, run, data_args, scores, base_model=base_model, model=trainer.student)
     facts.teachers, facts.has_labels = [teacher.facts for teacher in trainer.teachers], trainer.labelled is not None
 

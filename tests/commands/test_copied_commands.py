@@ -24,8 +24,12 @@ QUANTIZER = f"{TINY},codebook_size=12,codebook_dim=4,decoder_hidden_size=16,deco
 MODEL = f"{TINY},task_hidden_size=8,task_num_attention_heads=2,task_intermediate_size=16,codebook_size=12"
 TRAINING = "--max_steps 4 --per_device_train_batch_size 4 --use_cpu True --report_to none --disable_tqdm True"
 
+# Where no synthesizer is installed, the help alone.
+WORDS = "words --hours 0.001" if shutil.which("espeak-ng") else "--help"
+
 # What a user does, in this order: {} is the folder of labelled clips.
 JOURNEY = f"""
+free_sounds.py {WORDS}
 train_quantizer.py --data_dir {{}} --output_dir quantizer --config_overrides {QUANTIZER} {TRAINING}
 pretrain.py --data_dir {{}} --quantizer_name_or_path quantizer --output_dir base --config_overrides {MODEL} {TRAINING}
 distill.py --data_dir {{}} --teacher_name_or_path base --output_dir distilled --config_overrides {MODEL} {TRAINING}

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from hear_hf.data import clips, decoded_cache
-from hear_hf.data.decoded_cache import DecodedCache
+from hear_hf.data.decoded_cache import DecodedCache, as_float
 from hear_hf.data.decoding import decode_audio
 from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
 
@@ -35,7 +35,7 @@ def test_it_gives_what_decoding_gives(files, tmp_path):
         if "broken" in entry["path"]:
             assert cache.get(entry) is None
         else:
-            np.testing.assert_allclose(cache.get(entry), decode_audio(entry, 16_000), atol=1 / 2**15)
+            np.testing.assert_allclose(as_float(cache.get(entry)), decode_audio(entry, 16_000), atol=1 / 2**15)
     by_bytes = {"bytes": (files / "0.wav").read_bytes(), "path": "elsewhere.wav"}
     assert cache.get(by_bytes) is None
     cache.fill([by_bytes])
@@ -63,7 +63,7 @@ def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path):
     again = DecodedCache(tmp_path / "cache", 16_000)
     again.fill(entries(files))
     for entry in entries(files)[:5]:
-        np.testing.assert_allclose(again.get(entry), decode_audio(entry, 16_000), atol=1 / 2**15)
+        np.testing.assert_allclose(as_float(again.get(entry)), decode_audio(entry, 16_000), atol=1 / 2**15)
     assert again.samples_file.stat().st_size == 2 * sum(length for _, length in again.records.values())
 
 

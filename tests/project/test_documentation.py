@@ -27,6 +27,8 @@ NUM_COMMANDS = {
     "docs/pretraining.md": 8,
     "docs/benchmarks.md": 5,
     "docs/distillation.md": 2,
+    "docs/free-sounds.md": 4,
+    "docs/hear-tiny.md": 9,
 }
 PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf")
 OPTIONAL = ("onnx", "onnxruntime", "gradio")  # of extras that the oldest set does without

@@ -70,9 +70,10 @@ def wheel(built):
         yield file
 
 
-def test_the_wheel_holds_the_package_its_templates_its_type_marker_and_the_license_alone(wheel):
+def test_the_wheel_holds_the_package_its_data_files_its_type_marker_and_the_license_alone(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = {*ROOT.glob("hear_hf/**/*.py"), *ROOT.glob("hear_hf/sharing/templates/*.md")}
+    files |= {ROOT / "hear_hf" / "data" / "free_sounds.json"}
     assert names == {"hear_hf/py.typed"} | {path.relative_to(ROOT).as_posix() for path in files}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 

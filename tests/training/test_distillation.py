@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -22,8 +24,12 @@ from transformers import (
 
 import distill
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf.acoustic_model_hear import HEARAcousticModel
 from hear_hf.data.mixtures import MixtureArguments, vary
 from hear_hf.data.teacher_states import TeacherFeatures
+from hear_hf.data.unlabelled import DistillationDataArguments
+from hear_hf.training import distillation
+from hear_hf.training.distillation import DistillationModel
 from hear_hf.training.distillation_teachers import (
     DistillationTeacher,
     DistillationTeacherArguments,
@@ -31,18 +37,11 @@ from hear_hf.training.distillation_teachers import (
     TeacherOutputs,
     load_teachers,
 )
-from helpers import ragged_batch, save_wav2vec2
-from teacher_models import (
-    EfficientATConfig,
-    EfficientATFeatureExtractor,
-    EfficientATForAudioClassification,
-    SpeechEmbeddingConfig,
-    SpeechEmbeddingFeatureExtractor,
-    SpeechEmbeddingModel,
-)
+from hear_hf.training.loading import EpochSampler
+from hear_hf.training.student_probe import StudentProbeArguments, load_probe
+from helpers import SOUND_LABELS, ragged_batch, save_wav2vec2
 
 SAMPLING_RATE = 16_000
-LABELS = {i: f"sound {i}" for i in range(5)}
 MODEL = (
     "hidden_size=16,intermediate_size=24,num_hidden_layers=1,num_attention_heads=2,window_length=20,window_overlap=4,"
     "hidden_dropout=0.0,activation_dropout=0.0,attention_dropout=0.0,task_hidden_size=8,task_num_attention_heads=2,"
@@ -50,47 +49,6 @@ MODEL = (
 )
 QUIET = ["--report_to", "none", "--disable_tqdm", "True", "--use_cpu", "True", "--logging_steps", "1", "--seed", "3"]
 NO_SAVES = ["--eval_strategy", "no", "--save_strategy", "no"]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """A folder of sixteen tones in noise, 0.3 to 0.9 s long."""
-    folder = tmp_path_factory.mktemp("clips")
-    rng = np.random.default_rng(0)
-    for i in range(16):
-        time = np.arange(SAMPLING_RATE * (6 + 12 * i // 15) // 20) / SAMPLING_RATE
-        tone = 0.3 * np.sin(2 * np.pi * 200 * (1 + i % 4) * time) + 0.03 * rng.standard_normal(len(time))
-        soundfile.write(folder / f"{i:02}.wav", tone, SAMPLING_RATE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory):
-    """The folder of a tiny EfficientAT: 32 kHz, five labels, any number of them per clip."""
-    folder = tmp_path_factory.mktemp("teachers") / "sounds"
-    torch.manual_seed(1)
-    config = EfficientATConfig(
-        width_mult=0.1, num_mel_bins=32, id2label=LABELS, label2id={name: i for i, name in LABELS.items()}
-    )
-    config.problem_type = "multi_label_classification"
-    model = EfficientATForAudioClassification(config)
-    model.classifier.apply(
-        lambda module: torch.nn.init.normal_(module.weight, std=0.3) if hasattr(module, "weight") else 0
-    )
-    model.save_pretrained(folder)
-    EfficientATFeatureExtractor().save_pretrained(folder)
-    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n\n# Sounds\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    """The folder of a tiny speech_embedding: 16 kHz, no labels, a vector per 80 ms from 0.39 s on."""
-    folder = tmp_path_factory.mktemp("teachers") / "words"
-    torch.manual_seed(2)
-    SpeechEmbeddingModel(SpeechEmbeddingConfig(conv_dim=[4, 4, 8, 8, 8], hidden_size=12)).save_pretrained(folder)
-    SpeechEmbeddingFeatureExtractor().save_pretrained(folder)
-    return folder
 
 
 def arguments(clips: Path, output_dir: Path, teachers: list[Path], *more: str) -> list[str]:
@@ -106,7 +64,7 @@ def losses(folder: Path, name: str = "loss") -> list[float]:
 
 
 def load(*folders: Path, **options) -> list[DistillationTeacher]:
-    args = DistillationTeacherArguments([str(folder) for folder in folders], True, **options)
+    args = DistillationTeacherArguments([str(path) for path in folders], teacher_trust_remote_code=True, **options)
     return load_teachers(args, SAMPLING_RATE, torch.device("cpu"))
 
 
@@ -129,7 +87,7 @@ def test_each_loss_of_each_teacher_is_logged_in_training_and_evaluation(distille
 def test_the_folder_is_a_classifier_with_the_labels_of_the_first_teacher_that_has_some(distilled, clips):
     classifier = pipeline("audio-classification", model=str(distilled), device="cpu")
     found = classifier(soundfile.read(next(clips.iterdir()), dtype="float32")[0], top_k=5)
-    assert {label["label"] for label in found} == set(LABELS.values())
+    assert {label["label"] for label in found} == set(SOUND_LABELS.values())
     assert classifier.model.config.problem_type == "multi_label_classification"
     card = (distilled / "README.md").read_text()
     assert "| `sounds` |" in card and "| cc0-1.0 |" in card and "| `words` |" in card and "not stated" in card
@@ -154,10 +112,58 @@ def test_distillation_learns(clips, sounds, words, tmp_path):
         assert np.mean(losses(tmp_path, name)[-5:]) < 0.9 * np.mean(losses(tmp_path, name)[:2]), name
 
 
-def test_a_resumed_run_continues_the_same_losses(distilled, clips, sounds, words, tmp_path):
+def test_a_resumed_run_continues_the_same_losses_and_measures_no_teacher(
+    distilled, clips, sounds, words, tmp_path, monkeypatch
+):
     more = ["--save_steps", "2", "--resume_from_checkpoint", str(distilled / "checkpoint-2")]
+    monkeypatch.setattr(DistillationTeacher, "sample", None)  # what was measured lies in the checkpoint
     distill.main(arguments(clips, tmp_path, [words, sounds], *more))
     assert losses(tmp_path) == pytest.approx(losses(distilled), abs=1e-6)
+
+
+def test_balanced_sources_resume_to_the_same_losses(clips, sounds, tmp_path):
+    entries = ["--train_file", str(clips / "0[0-3].wav"), str(clips / "*[4-9].wav"), "--source_weights", "equal"]
+    more = [*entries, "--eval_strategy", "no", "--save_steps", "3", "--max_steps", "5"]
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    more += ["--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-3")]
+    distill.main(arguments(clips, tmp_path / "resumed", [sounds], *more)[2:])
+    assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "run"), abs=1e-6)
+
+
+def test_averaged_weights_are_saved_and_evaluated_and_resume(clips, sounds, words, tmp_path):
+    more = ["--ema_decay", "0.5", "--learning_rate", "1e-2", "--save_steps", "1", "--save_total_limit", "9"]
+    distill.main(arguments(clips, tmp_path / "run", [sounds, words], *more))
+    steps = [load_file(tmp_path / "run" / f"checkpoint-{i}" / "unaveraged.safetensors") for i in range(1, 5)]
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    for name, tensor in saved.items():
+        expected = steps[0][f"student.{name}"]
+        for step in steps[1:]:
+            expected = expected.lerp(step[f"student.{name}"], 0.5) if expected.is_floating_point() else tensor
+        torch.testing.assert_close(tensor, expected, msg=name)
+    assert not torch.equal(saved["classifier.out_proj.weight"], steps[-1]["student.classifier.out_proj.weight"])
+
+    more += ["--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-2")]
+    distill.main(arguments(clips, tmp_path / "resumed", [sounds, words], *more))
+    for name in ("loss", "eval_loss"):
+        assert losses(tmp_path / "resumed", name) == pytest.approx(losses(tmp_path / "run", name), abs=1e-6)
+    for name, tensor in load_file(tmp_path / "resumed" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=1e-6, msg=name)
+
+    # The saved model is what was evaluated: it gives the same loss again.
+    more = ["--model_name_or_path", str(tmp_path / "run"), "--eval_on_start", "--save_strategy", "no"]
+    distill.main(arguments(clips, tmp_path / "again", [sounds, words], *more))
+    name = "eval_label_loss"
+    assert losses(tmp_path / "again", name)[0] == pytest.approx(losses(tmp_path / "run", name)[-1], abs=1e-5)
+
+
+def test_the_best_checkpoint_is_loaded_at_the_end(clips, sounds, tmp_path):
+    more = ["--load_best_model_at_end", "--save_steps", "1", "--eval_steps", "1", "--learning_rate", "100"]
+    distill.main(arguments(clips, tmp_path, [sounds], *more))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    best = load_file(Path(state["best_model_checkpoint"]) / "model.safetensors")
+    found = load_file(tmp_path / "model.safetensors")
+    assert state["best_model_checkpoint"].endswith("-1")  # the warm-up's, before the rate spoils the model
+    assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
 
 
 def test_teachers_hear_what_the_student_hears(clips, sounds, words, tmp_path, monkeypatch):
@@ -190,7 +196,9 @@ def test_without_a_labelled_teacher_embeddings_alone_are_learned(clips, words, t
 
 def save_wav2vec2_classifier(folder: Path) -> None:
     save_wav2vec2(folder)
-    config = Wav2Vec2Config.from_pretrained(folder, id2label=LABELS, label2id={n: i for i, n in LABELS.items()})
+    config = Wav2Vec2Config.from_pretrained(
+        folder, id2label=SOUND_LABELS, label2id={n: i for i, n in SOUND_LABELS.items()}
+    )
     config.classifier_proj_size = 8
     Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
 
@@ -199,13 +207,13 @@ def test_a_softmax_teacher_of_transformers_gives_labels_and_embeddings(clips, tm
     save_wav2vec2_classifier(tmp_path / "teacher")
     distill.main(arguments(clips, tmp_path / "run", [tmp_path / "teacher"]))
     model = HEARForAudioClassification.from_pretrained(tmp_path / "run")
-    assert model.config.problem_type == "single_label_classification" and model.config.id2label == LABELS
+    assert model.config.problem_type == "single_label_classification" and model.config.id2label == SOUND_LABELS
     assert all(0 <= loss < 1 for loss in losses(tmp_path / "run", "label_loss"))
     assert all(0 < loss < 2 for loss in losses(tmp_path / "run", "frame_embedding_loss_teacher"))
 
 
 def test_a_student_that_is_its_teacher_agrees(clips, tmp_path):
-    config = HEARConfig(id2label=LABELS, label2id={name: i for i, name in LABELS.items()})
+    config = HEARConfig(id2label=SOUND_LABELS, label2id={name: i for i, name in SOUND_LABELS.items()})
     config.update_from_string(MODEL)
     config.problem_type = "multi_label_classification"
     HEARForAudioClassification(config).save_pretrained(tmp_path / "hear")
@@ -317,14 +325,124 @@ def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
     clips = [0.1 * torch.randn(n) for n in (4_000, 9_000, 2_500)]
     waveform, mask = ragged_batch(clips)
     args = MixtureArguments(random_gain_db=0, mixture_share=1, mixture_range_db=0)
-    mixed = vary(waveform, mask, args)
-    assert not mixed[mask == 0].any() and not torch.equal(mixed[0, :4_000], clips[0])
+    mixed, partners = vary(waveform, mask, args, SAMPLING_RATE)
+    assert not mixed[mask == 0].any()
+    for i, clip in enumerate(clips):
+        assert partners[i] == i or not torch.equal(mixed[i, : len(clip)], clip)
     torch.manual_seed(0)
-    unmixed = vary(waveform, mask, MixtureArguments(random_gain_db=6, mixture_share=0))
+    unmixed, partners = vary(waveform, mask, MixtureArguments(mixture_share=0), SAMPLING_RATE)
     ratios = [unmixed[i, : len(clip)] / clip for i, clip in enumerate(clips)]
-    assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios)
+    assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios) and partners.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="`mixture_share` must be between 0 and 1"):
         MixtureArguments(mixture_share=2)
+
+
+def test_a_shift_turns_each_clip_within_its_own_length():
+    clips = [torch.arange(1.0, n + 1) for n in (4_000, 9_000, 2_500)]
+    waveform, mask = ragged_batch(clips)
+    args = MixtureArguments(random_gain_db=0, mixture_share=0, random_shift_seconds=0.1)
+    shifted, _ = vary(waveform, mask, args, SAMPLING_RATE)
+    offsets = [int(shifted[i, : len(clip)].argmin()) for i, clip in enumerate(clips)]
+    for row, clip, offset in zip(shifted, clips, offsets, strict=True):
+        assert torch.equal(row[: len(clip)], clip.roll(offset)) and not row[len(clip) :].any()
+        assert min(offset, len(clip) - offset) <= 1_600
+    assert len(set(offsets)) == 3
+
+
+def write_labels(clips: Path, folder: Path, labels: list) -> list[str]:
+    """A table of the clips with a label each, and the arguments that name it."""
+    pq.write_table(
+        pa.table({"audio": [str(file) for file in sorted(clips.iterdir())], "label": labels}), folder / "t.parquet"
+    )
+    return ["--train_file", str(folder / "t.parquet"), "--label_column_name", "label"]
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_labels_of_clips_are_learned_where_they_have_some(clips, sounds, tmp_path, softmax):
+    labels = [None if i % 4 == 3 else f"sound {i % 4}" for i in range(16)]
+    more = [*write_labels(clips, tmp_path, labels), *NO_SAVES, "--max_steps", "40", "--learning_rate", "1e-2"]
+    more += ["--label_loss_weight", "0", "--true_label_loss_weight", "1", "--mixture_share", "0"]
+    more += ["--teacher_problem_type", "single_label_classification"] if softmax else []
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    found = losses(tmp_path / "run", "true_label_loss")
+    assert np.mean(found[-5:]) < 0.7 * np.mean(found[:2]) and losses(tmp_path / "run", "eval_true_label_loss")
+
+
+def test_a_mixture_has_the_labels_of_both_clips_if_both_have_some(clips, sounds, tmp_path, monkeypatch):
+    labels = ["sound 0;sound 1", None, "sound 2", "sound 3"] * 4
+    more = write_labels(clips, tmp_path, labels)
+    seen, forward = [], DistillationModel.forward
+    monkeypatch.setattr(
+        DistillationModel,
+        "forward",
+        lambda self, **inputs: seen.append(inputs["true_labels"]) or forward(self, **inputs),
+    )
+    pairs = [1, 2, 0, 3]
+    monkeypatch.setattr(distillation, "vary", lambda waveform, *_: (waveform, torch.tensor(pairs)))
+    monkeypatch.setattr(EpochSampler, "__iter__", lambda self: iter(range(4)))
+    more += ["--validation_share", "0", "--max_steps", "1", *NO_SAVES]
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    assert seen[0].tolist() == [[0] * 5, [0] * 5, [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]
+
+
+def test_held_out_clips_and_loose_files_need_no_labels(clips, sounds, tmp_path):
+    more = write_labels(clips, tmp_path, ["sound 1"] * 16)
+    more = [*more[:2], str(clips / "00.wav"), *more[2:], "--validation_file", str(clips / "01.wav"), *NO_SAVES]
+    distill.main(arguments(clips, tmp_path / "run", [sounds], *more)[2:])
+    assert losses(tmp_path / "run", "eval_true_label_loss") == [0]
+
+
+def test_labels_that_the_teacher_does_not_know_are_refused(clips, sounds, words, tmp_path):
+    for labels, teacher, message in (
+        (["sound 0", "a cat"] * 8, sounds, r"among the teacher's 5, found also \['a cat'\]"),
+        (["", None] * 8, sounds, "among the teacher's 5, found none"),
+        (["sound 0"] * 16, words, "must come with a teacher that has labels"),
+    ):
+        more = write_labels(clips, tmp_path, labels)
+        with pytest.raises(ValueError, match=message):
+            distill.main(arguments(clips, tmp_path / "run", [teacher], *more)[2:])
+    with pytest.raises(ValueError, match="`label_column_name` must come without `streaming`"):
+        DistillationDataArguments(label_column_name="label", streaming=True)
+
+
+def test_a_probe_is_scored_at_each_evaluation(clips, words, tmp_path):
+    _, table, *_ = write_labels(clips, tmp_path, ["low", "high"] * 8)
+    more = ["--probe_file", table, "--probe_test_file", table, "--save_strategy", "no", "--eval_steps", "2"]
+    distill.main(arguments(clips, tmp_path / "run", [words], *more))
+    scores = losses(tmp_path / "run", "eval_probe_accuracy")
+    assert len(scores) == 3 and all(0.5 <= score <= 1 for score in scores)  # after steps 2 and 4, and at the end
+    assert "Probe accuracy" in (tmp_path / "run" / "README.md").read_text()
+
+    feature_extractor = HEARFeatureExtractor()
+    model = HEARForAudioClassification.from_pretrained(tmp_path / "run").hear.eval()
+    probe = load_probe(StudentProbeArguments(probe_file=[table], probe_test_file=[table]), feature_extractor, 3)
+    assert probe(model, 3)["probe_accuracy"] == pytest.approx(scores[-1])
+    waveform = soundfile.read(probe.clips.audio[0]["audio"]["path"])[0]
+    single = feature_extractor(waveform, sampling_rate=16_000, return_tensors="pt")
+    expected = model(**single).pooler_output[0].detach().numpy()
+    np.testing.assert_allclose(probe.features(model, 3)[0], expected, atol=1e-4)
+
+
+def test_a_probe_without_evaluations_is_refused(clips, words, tmp_path):
+    _, table, *_ = write_labels(clips, tmp_path, ["low", "high"] * 8)
+    more = ["--probe_file", table, "--validation_share", "0"]
+    with pytest.raises(ValueError, match="`probe_file` must come with held-out clips"):
+        distill.main(arguments(clips, tmp_path / "run", [words], *more))
+    with pytest.raises(ValueError, match="`probe_test_file` must come with `probe_file`"):
+        StudentProbeArguments(probe_test_file=[table])
+
+
+def test_spec_augment_is_the_student_s_alone(clips, words, tmp_path, monkeypatch):
+    masked, ours = [], HEARAcousticModel.forward
+    monkeypatch.setattr(
+        HEARAcousticModel,
+        "forward",
+        lambda model, x, masks, *args: masked.append(masks) or ours(model, x, masks, *args),
+    )
+    argv = arguments(clips, tmp_path, [words], *NO_SAVES)
+    argv[argv.index("--config_overrides") + 1] += ",apply_spec_augment=True,mask_time_prob=0.3"
+    distill.main(argv)
+    assert all(masks.mask_time_indices.any() for masks in masked[:4]) and masked[4].mask_time_indices is None
 
 
 def test_gradient_accumulation_changes_nothing(clips, sounds, words, tmp_path):

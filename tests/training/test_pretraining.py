@@ -27,6 +27,7 @@ from hear_hf import (
     HEARQuantizerConfig,
     HEARQuantizerForPreTraining,
 )
+from hear_hf.data.clips import PretrainingClips
 from hear_hf.training.pretraining import PretrainingCollator
 from hear_hf.training.teachers import Teacher
 from helpers import save_wav2vec2
@@ -352,6 +353,16 @@ def test_a_stream_is_trained_on_for_max_steps(taught_clips, clips, quantizer, tm
     arguments[arguments.index("--max_steps") + 1] = "-1"
     with pytest.raises(ValueError, match="`max_steps` must be given"):
         pretrain.main(arguments)
+
+
+def test_balanced_sources_are_trained_on(clips, quantizer, tmp_path, monkeypatch):
+    drawn, read = [], PretrainingClips.__getitem__
+    monkeypatch.setattr(PretrainingClips, "__getitem__", lambda self, index: drawn.append(index) or read(self, index))
+    more = ["--source_weights", "1", "3", "--validation_share", "0", "--save_strategy", "no"]
+    argv = pretraining_arguments(clips, quantizer, tmp_path, *more)
+    argv[:2] = ["--train_file", str(clips / "0*.wav"), str(clips / "1*.wav")]
+    pretrain.main(argv)
+    assert sum(index >= 10 for index, _ in drawn) == 12 and len(drawn) == len(set(drawn)) == 16
 
 
 def test_bfloat16_trains_on_the_codes_of_float32(clips, quantizer, tmp_path):
