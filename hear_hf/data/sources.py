@@ -26,7 +26,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..arguments import option
 from ..markdown import code_span
-from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE
+from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE, RENAMING
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +144,9 @@ def is_audio(path: str | Path) -> bool:
     if os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES:
         return True
     try:
-        return soundfile.info(str(path)).frames > 0
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: raw samples, by their suffix
+        with open(path, "rb") as file:
+            return soundfile.info(file).frames > 0
+    except (OSError, soundfile.LibsndfileError, TypeError):  # TypeError: raw samples, by their suffix
         return False
 
 
@@ -207,7 +208,7 @@ def _check_names(paths: list[Path]) -> None:
     if wrong:
         raise ValueError(
             f"The names of files and folders must be UTF-8, found {len(wrong)} that are not, probably Latin-1, the "
-            f"first {readable(wrong[0])}. Rename them, for example with `convmv -f latin1 -t utf8 -r --notest FOLDER`."
+            f"first {readable(wrong[0])}. Rename them, for example with {RENAMING}."
         )
 
 
@@ -237,8 +238,9 @@ def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Da
         Data sets in the order of the files, each with the folder that its paths are relative to.
 
     Raises:
-        `ValueError`: There are no rows, or text is not in UTF-8; the message names the file.
+        `ValueError`: There are no rows, or text or a name is not in UTF-8; the message names the file.
     """
+    _check_names(paths)
     for (folder, suffix, header), neighbours in groupby(paths, _kind):
         settings: dict[str, Any] = {"path": "parquet" if suffix == ".parquet" else "json"}
         if suffix in SEPARATORS:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MAX_UNUSABLE_SHARE = 0.1
 MAX_NAMED = 10
+RENAMING = "`convmv -f latin1 -t utf8 -r --notest FOLDER`"  # of names that are no UTF-8
 # Of labelled clips: 201 samples at 16 kHz, and enough at any higher rate.
 MIN_SECONDS = HEARFeatureExtractor().min_num_samples / HEARFeatureExtractor().sampling_rate
 NUM_THREADS = min(8, os.cpu_count() or 1)  # of a check; each holds a whole clip, which may be long
@@ -50,6 +51,8 @@ def read_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None
             samples, sampling_rate = read_audio(audio)
         else:
             samples = decode_audio(audio, sampling_rate)
+    except UnicodeEncodeError as error:
+        raise UnusableClip(f"its name must be UTF-8, found another encoding: rename it with {RENAMING}") from error
     except Exception as error:  # whatever a decoder raises on a broken file: it must not end the run
         raise UnusableClip(str(error)) from error
     seconds = len(samples) / sampling_rate
