@@ -3,6 +3,7 @@
 Every source gives a `DatasetDict` of undecoded `audio` and a `label`; `decode_audio` turns one entry into samples.
 """
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import chain
@@ -66,12 +67,17 @@ class DataArguments(SourceArguments):
     validation_share: float = option(
         default=0.1, help="Validate on this share of the training clips where there is no validation split."
     )
+    clips_per_class: int | None = option(
+        default=None, help="Train on at most this many clips of each class, drawn at random; by default on all."
+    )
     max_eval_samples: int | None = option(
         default=None, help="Validate and test on at most this many clips each, drawn at random; by default on all."
     )
 
     def __post_init__(self):
         super().__post_init__()
+        if self.clips_per_class is not None and self.clips_per_class < 1:
+            raise ValueError(f"`clips_per_class` must be at least 1, found: {self.clips_per_class}")
         if (self.validation_file or self.test_file) and not self.train_file:
             raise ValueError("`validation_file` and `test_file` must come with `train_file`, found none: give it too.")
         if not 0 < self.validation_share < 1:
@@ -88,8 +94,8 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
         data_args (`DataArguments`):
             The source and its columns.
         seed (`int`, *optional*, defaults to 0):
-            Decides the automatic validation split, the clips that `max_train_samples` and `max_eval_samples` keep,
-            and the spoken digits.
+            Decides the automatic validation split, the clips that `clips_per_class`, `max_train_samples` and
+            `max_eval_samples` keep, and the spoken digits.
         keep_columns (`tuple[str, ...]`, *optional*, defaults to none):
             Further columns to keep, which all splits must have.
 
@@ -116,6 +122,8 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
         train, validation = divide_clips(labels, keys["train"], groups, data_args.validation_share, rng)
         splits["validation"] = splits["train"].select(validation)
         splits["train"] = splits["train"].select(train)
+    if data_args.clips_per_class is not None:
+        splits["train"] = draw_per_class(splits["train"], data_args.clips_per_class, rng)
     for split, dataset in splits.items():
         limit = data_args.max_train_samples if split == "train" else data_args.max_eval_samples
         splits[split] = draw(dataset, limit, rng)
@@ -123,6 +131,18 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
     usable = skip_unusable(splits, data_args.max_unusable_share)
     _check_what_is_left(splits, usable)
     return DatasetDict(usable)
+
+
+def draw_per_class(dataset: Dataset, limit: int, rng: np.random.Generator) -> Dataset:
+    """Draws clips of which each still has a class with fewer than `limit` ones, and keeps their order."""
+    labels, drawn = dataset["label"][:], []
+    counts: Counter[int] = Counter()
+    for index in rng.permutation(len(dataset)).tolist():
+        classes = labels[index] if isinstance(labels[index], list) else [labels[index]]
+        if any(counts[name] < limit for name in classes):
+            counts.update(classes)
+            drawn.append(index)
+    return dataset.select(sorted(drawn))
 
 
 def _validation_groups(splits: dict[str, Dataset], column: str | None) -> list[Hashable] | None:

@@ -39,8 +39,8 @@ POOLING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @dataclass
-class ProbeArguments:
-    """Which models to probe, on which of their layers, and how to report it."""
+class FeatureArguments:
+    """Which models read the clips, and how their states become features."""
 
     model_name_or_path: list[str] = option(
         help="Probe these models: checkpoints of the Hub or folders of any audio models, or `random` for an untrained "
@@ -51,39 +51,55 @@ class ProbeArguments:
     random_baseline: bool = option(
         default=False, help="Also probe, beside each HEAR checkpoint, the same architecture with random weights."
     )
-    layer: list[str] = option(
-        default_factory=lambda: ["-1"],
-        help="Probe these layers: indices into the hidden states, or `all`, and the best of all on the validation "
-        "clips.",
-    )
     pooling: list[str] = option(
         default_factory=lambda: list(POOLING), help="Join these statistics over each clip's frames: mean, max, std."
     )
-    fold_column: str | None = option(
-        default=None,
-        help="Score on each value of this column of the training clips in turn; a test split is left out.",
-    )
-    num_folds: int | None = option(
-        default=None, help="Score on so many random folds in turn, stratified by label; a test split is left out."
+    min_length_seconds: float = option(
+        default=0.0,
+        help="Centre shorter clips in silence of this length; some models know words only with silence around.",
     )
     max_length_seconds: float = option(default=30.0, help="Crop clips to this length.")
     batch_size: int = option(default=16, help="Read so many clips at once.")
     seed: int = option(default=0, help="Seed of the folds, the random weights, and whatever is drawn of the data.")
-    output_dir: str = option(default="runs/probe", help="Where probe.json and probe.png go.")
 
     def __post_init__(self):
         unknown = [name for name in self.pooling if name not in POOLING]
         if unknown or not self.pooling:
             raise ValueError(f"`pooling` must be some of {list(POOLING)}, found: {unknown or 'none'}.")
+        if not 0 <= self.min_length_seconds <= self.max_length_seconds or self.max_length_seconds <= 0:
+            raise ValueError(
+                "`max_length_seconds` must be above 0, and `min_length_seconds` between 0 and it, found: "
+                f"{self.max_length_seconds} and {self.min_length_seconds}."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be above 0, found: {self.batch_size}.")
+
+
+@dataclass
+class ProbeArguments(FeatureArguments):
+    """Which models to probe, on which of their layers, and how to report it."""
+
+    layer: list[str] = option(
+        default_factory=lambda: ["-1"],
+        help="Probe these layers: indices into the hidden states, or `all`, and the best of all on the validation "
+        "clips.",
+    )
+    fold_column: str | None = option(
+        default=None,
+        help="Score on each value of this column of the training clips in turn, for example on each speaker; a test "
+        "split is left out.",
+    )
+    num_folds: int | None = option(
+        default=None, help="Score on so many random folds in turn, stratified by label; a test split is left out."
+    )
+    output_dir: str = option(default="runs/probe", help="Where probe.json and probe.png go.")
+
+    def __post_init__(self):
+        super().__post_init__()
         if self.fold_column is not None and self.num_folds is not None:
             raise ValueError("Folds must come from one source, found `fold_column` and `num_folds`. Give one.")
         if self.num_folds is not None and self.num_folds < 2:
             raise ValueError(f"`num_folds` must be at least 2, found: {self.num_folds}.")
-        if self.max_length_seconds <= 0 or self.batch_size < 1:
-            raise ValueError(
-                "`max_length_seconds` and `batch_size` must be above 0, found: "
-                f"{self.max_length_seconds} and {self.batch_size}."
-            )
 
 
 class Result(NamedTuple):
@@ -94,7 +110,7 @@ class Result(NamedTuple):
     regularisation: list[float]
 
 
-def load_encoders(args: ProbeArguments) -> Iterator[tuple[str, FrozenEncoder]]:
+def load_encoders(args: FeatureArguments) -> Iterator[tuple[str, FrozenEncoder]]:
     """Loads one model at a time, with its name in the table."""
     for name in args.model_name_or_path:
         if name == "random":
@@ -125,20 +141,28 @@ def layers_to_probe(wanted: list[str], num_hidden_states: int) -> list[int]:
 
 
 def extract_features(
-    name: str, encoder: FrozenEncoder, audio: Dataset, layers: list[int], args: ProbeArguments
+    name: str, encoder: FrozenEncoder, audio: Dataset, layers: list[int], args: FeatureArguments
 ) -> dict[int, np.ndarray]:
     """Pools the states of each layer to `(num_clips, width)`."""
     rows: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+    min_samples = int(args.min_length_seconds * encoder.sampling_rate)
     max_samples = max(1, int(args.max_length_seconds * encoder.sampling_rate))
     with tqdm(total=len(audio), desc=f"Reading with {name}", unit="clip") as progress:
         for start in range(0, len(audio), args.batch_size):
             entries = audio[start : start + args.batch_size]["audio"]
             waveforms = [decode_audio(entry, encoder.sampling_rate)[:max_samples] for entry in entries]
+            waveforms = [centred(waveform, min_samples) for waveform in waveforms]
             for states in encoder.hidden_states(waveforms, encoder.sampling_rate, layers):
                 for layer, frames in zip(layers, states, strict=True):
                     rows[layer].append(torch.cat([POOLING[pool](frames) for pool in args.pooling]).cpu().numpy())
             progress.update(len(entries))
     return {layer: np.stack(features) for layer, features in rows.items()}
+
+
+def centred(waveform: np.ndarray, min_samples: int) -> np.ndarray:
+    """Puts silence before and after a shorter clip."""
+    missing = max(min_samples - len(waveform), 0)
+    return np.pad(waveform, (missing // 2, missing - missing // 2))
 
 
 def mean_average_precision(probe, features: np.ndarray, labels: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -31,6 +32,7 @@ from ..data.augmentation import AugmentationArguments
 from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
+from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from .runs import RunArguments, SaveAtEpochEnd
 
@@ -91,11 +93,19 @@ class FineTuningArguments(RunArguments):
     early_stopping_patience: int | None = option(
         default=None, help="Stop after this many evaluations without a better one."
     )
+    head_epochs: int = option(
+        default=0,
+        help="First draw a new head and train it alone, for so many passes over what the frozen model makes of the "
+        "clips (arXiv:2202.10054), which it reads once; 50 suit a pretrained model.",
+    )
+    head_learning_rate: float = option(default=1e-3, help="First learning rate of the head alone.")
     class_balanced: bool = option(default=False, help="Weight each label by the inverse of its frequency in the loss.")
 
     def __post_init__(self):
         self.has_default_metric = self.metric_for_best_model is None  # TrainingArguments fills in the loss
         super().__post_init__()
+        if self.head_epochs < 0:
+            raise ValueError(f"`head_epochs` must be at least 0, found: {self.head_epochs}")
 
     def best_by(self, metric: str) -> "FineTuningArguments":
         """Returns the same arguments with `metric` choosing the best checkpoint, unless they name one themselves."""
@@ -166,9 +176,47 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
 class FineTuningTrainer(Trainer):
     """A Trainer whose model card is the report's, and whose loss is the mean over the clips of a whole step."""
 
+    args: FineTuningArguments
+    model: HEARForAudioClassification
+    processing_class: HEARFeatureExtractor
+    compute_loss_func: ClassificationLoss
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Trains as any Trainer, but first the head alone where that is asked for; a checkpoint has such a head."""
+        if self.args.head_epochs and not resume_from_checkpoint:
+            self.train_head()
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def train_head(self) -> None:
+        """
+        Trains a new head alone, on the training clips as they are.
+
+        All of it is drawn anew: what the layers below its output know of other labels is in their way.
+        """
+        args, head = self.args, self.model.classifier
+        head.load_state_dict(
+            type(head)(self.model.config).state_dict()
+        )  # in place: the optimizer knows its parameters
+        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate)
+        loader = DataLoader(
+            clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
+        )
+        embeddings, labels = embed(self.model, loader, self.compute_loss_context_manager)
+        loss = fit_head(
+            head,
+            embeddings,
+            labels,
+            self.compute_loss_func,
+            args.head_epochs,
+            args.head_learning_rate,
+            args.weight_decay,
+            args.seed,
+        )
+        logger.info(f"The head alone reached a training loss of {loss:.3f}.")
 
     def create_model_card(self, *args, **kwargs):
         """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""

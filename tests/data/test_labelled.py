@@ -3,6 +3,8 @@
 import io
 import json
 import sys
+from collections import Counter
+from itertools import chain
 from types import SimpleNamespace
 
 import datasets
@@ -573,6 +575,22 @@ def test_a_maximum_draws_from_all_classes(hub):
     splits = split_of(hub, [0] * 50 + [1] * 50, max_train_samples=20, max_eval_samples=4, names=["a", "b"])
     assert (len(splits["train"]), len(splits["validation"])) == (20, 4)
     assert set(label_names(splits["train"])) == {"a", "b"}
+
+
+def test_a_maximum_per_class_draws_so_many_of_each_and_none_of_validation(hub):
+    labels = [0] * 50 + [1] * 20 + [2] * 3
+    splits = split_of(hub, labels, clips_per_class=5, names=["a", "b", "c"])
+    assert Counter(label_names(splits["train"])) == {"a": 5, "b": 5, "c": 2}  # the third of c is in validation
+    assert len(splits["validation"]) == 5 + 2 + 1
+    again, other = (split_of(hub, labels, seed, clips_per_class=5, names=["a", "b", "c"]) for seed in (0, 1))
+    assert paths(again["train"]) == paths(splits["train"]) != paths(other["train"])
+
+
+def test_with_several_labels_a_clip_is_drawn_for_the_class_that_still_lacks_some():
+    clips = Dataset.from_dict({"label": [[0], [0, 1], [1], [0], [0, 2], []] * 5})
+    drawn = labelled.draw_per_class(clips, 3, np.random.default_rng(0))["label"][:]
+    assert min(Counter(chain(*drawn)).values()) == 3 and [] not in drawn
+    assert len(drawn) <= 3 * 3
 
 
 def test_a_column_is_kept_on_request_with_the_clips_of_its_rows(tmp_path):

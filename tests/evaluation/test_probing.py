@@ -170,6 +170,16 @@ def test_clips_are_cropped_and_pooled_over_their_own_frames(hear, tmp_path):
         np.testing.assert_allclose(row, expected, atol=1e-4)
 
 
+def test_shorter_clips_lie_in_the_middle_of_silence(hear):
+    encoder = FrozenEncoder.from_pretrained(hear)
+    clip = np.sin(np.arange(4_000)).astype(np.float32)
+    audio = Dataset.from_list([{"audio": {"array": clip, "sampling_rate": RATE}}])
+    args = probing.ProbeArguments(model_name_or_path=[hear], min_length_seconds=0.5, pooling=["mean"])
+    (row,) = probing.extract_features("hear", encoder, audio, [3], args)[3]
+    expected = encoder([np.pad(clip, 2_000)], RATE)[0].mean(0)
+    np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
 # Folds
 
 
@@ -242,6 +252,8 @@ def test_layers_are_counted_from_either_end_and_once():
         (["--num_folds", 3, "--fold_column", "fold"], "one source, found"),
         (["--num_folds", 1], "`num_folds` must be at least 2"),
         (["--batch_size", 0], "must be above 0"),
+        (["--max_length_seconds", 0], "must be above 0"),
+        (["--min_length_seconds", 2, "--max_length_seconds", 1], "`min_length_seconds` between 0 and it"),
         (["--fold_column", "take"], r"must have the columns \['take'\]"),
     ],
 )

@@ -25,12 +25,12 @@ NUM_COMMANDS = {
     "README.md": 8,
     "docs/experiments.md": 11,
     "docs/pretraining.md": 8,
-    "docs/benchmarks.md": 5,
+    "docs/benchmarks.md": 6,
     "docs/distillation.md": 2,
     "docs/free-sounds.md": 4,
     "docs/hear-tiny.md": 9,
 }
-PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf")
+PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk")
 OPTIONAL = ("onnx", "onnxruntime", "gradio")  # of extras that the oldest set does without
 
 

@@ -28,7 +28,7 @@ HEARD = {
     "guitar": {"Music", "Guitar", "Acoustic guitar", "Electric guitar", "Plucked string instrument", "Jazz"},
     "rooster": {"Chicken, rooster", "Crowing, cock-a-doodle-doo", "Fowl"},
     "thunder": {"Thunder", "Thunderstorm"},
-    "train": {"Train", "Rail transport", "Railroad car, train wagon"},
+    "train": {"Train", "Vehicle", "Rail transport", "Railroad car, train wagon"},
     "typing": {"Typing", "Computer keyboard"},
     "voice": {"Speech", "Male speech, man speaking", "Narration, monologue"},
 }

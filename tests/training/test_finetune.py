@@ -15,6 +15,8 @@ from hear_hf.arguments import parse_arguments
 from hear_hf.data.augmentation import AugmentationArguments, augment, mixup
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.evaluation.metrics import multi_label_metrics, single_label_metrics
+from hear_hf.task_model_hear import HEARClassificationHead
+from hear_hf.training import classification
 from hear_hf.training.classification import (
     FineTuningArguments,
     ModelArguments,
@@ -22,6 +24,7 @@ from hear_hf.training.classification import (
     freeze,
     load_model,
 )
+from hear_hf.training.heads import fit_head
 from hear_hf.training.optimization import (
     BatchNormCalibration,
     ClassificationLoss,
@@ -217,6 +220,60 @@ def test_another_set_of_labels_keeps_the_pretrained_acoustic_model(tones, pretra
     before, after = pretrained.hear.acoustic_model.state_dict(), tuned.hear.acoustic_model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not torch.equal(pretrained.hear.task_model.qkv_proj.weight, tuned.hear.task_model.qkv_proj.weight)
+
+
+HEAD_ALONE = ["--head_epochs", 40, "--head_learning_rate", 1e-2, "--num_train_epochs", 1, "--learning_rate", 0,
+              "--validation_share", 0.25]  # fmt: skip
+
+
+def test_a_head_learns_alone_what_the_frozen_model_tells_apart(tones, pretrained, tmp_path):
+    metrics = run(tmp_path / "run", "--data_dir", tones, "--model_name_or_path", pretrained, *HEAD_ALONE)
+    assert metrics["validation_accuracy"] > 0.8
+    before = hear_hf.HEARForAudioClassification.from_pretrained(pretrained).hear.state_dict()
+    after = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run").hear.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_new_head_owes_nothing_to_that_of_the_checkpoint(tones, pretrained, tmp_path):
+    model = hear_hf.HEARForAudioClassification.from_pretrained(pretrained)
+    model.classifier.dense.weight.data.normal_()
+    model.save_pretrained(tmp_path / "other")
+    hear_hf.HEARFeatureExtractor().save_pretrained(tmp_path / "other")
+    heads = []
+    for folder in (pretrained, tmp_path / "other"):
+        run(tmp_path / f"run_{folder.name}", "--data_dir", tones, "--model_name_or_path", folder, *HEAD_ALONE)
+        tuned = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / f"run_{folder.name}")
+        heads.append(tuned.classifier.state_dict())
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_a_head_of_several_labels_learns_alone(tagged, pretrained, tmp_path):
+    metrics = run(tmp_path / "run", "--train_file", tagged, "--model_name_or_path", pretrained, *HEAD_ALONE)
+    assert metrics["validation_mean_average_precision"] > 0.8
+
+
+def test_a_run_that_goes_on_keeps_the_head_of_its_checkpoint(tones, pretrained, tmp_path, monkeypatch):
+    run(tmp_path / "run", "--data_dir", tones, "--model_name_or_path", pretrained, *HEAD_ALONE)
+    first = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run")
+    monkeypatch.setattr(classification, "fit_head", lambda *args: pytest.fail("trained a second time"))
+    run(tmp_path / "run", "--data_dir", tones, "--model_name_or_path", pretrained, *HEAD_ALONE)
+    again = hear_hf.HEARForAudioClassification.from_pretrained(tmp_path / "run")
+    assert torch.equal(first.classifier.out_proj.weight, again.classifier.out_proj.weight)
+
+
+def test_a_head_ends_with_the_statistics_of_all_embeddings():
+    head = HEARClassificationHead(hear_hf.HEARConfig(task_hidden_size=8, classifier_proj_size=6, num_labels=3))
+    embeddings, labels = torch.randn(70, 24), torch.randint(0, 3, (70,))
+    fit_head(head, embeddings, labels, ClassificationLoss(False), 3, 1e-2, 0.0, seed=0)
+    with torch.no_grad():
+        expected = head.dense(embeddings)
+    torch.testing.assert_close(head.batch_norm.running_mean, expected.mean(0))
+    torch.testing.assert_close(head.batch_norm.running_var, expected.var(0))
+
+
+def test_less_than_no_passes_of_the_head_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`head_epochs` must be at least 0, found: -1"):
+        FineTuningArguments(str(tmp_path), head_epochs=-1, use_cpu=True)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tones, tmp_path):
