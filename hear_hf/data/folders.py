@@ -5,6 +5,7 @@ Either may lie in folders named after their splits.
 
 import os
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -61,8 +62,10 @@ def load_folder(folder: str | Path, label_column: str) -> dict[str, Dataset]:
     if tables:
         splits = _load_metadata(folder, tables, label_column)
     else:
-        splits = {split: _load_class_folders(part, metadata) for split, part in _split_folders(folder).items()}
-    listed = {audio["path"] for dataset in splits.values() for audio in dataset["audio"]}
+        parts = _split_folders(folder)
+        splits = {split: _load_class_folders(part, metadata, label_column) for split, part in parts.items()}
+    clips = chain.from_iterable(dataset["audio"] for dataset in splits.values())
+    listed = {os.path.normpath(audio["path"]) for audio in clips if audio}
     unlisted = [path for path in recordings if str(path) not in listed]
     why_unlisted = "no row of the metadata lists them" if tables else "they lie in no class folder"
     others = [path for path in others if path.name.lower() not in (*METADATA_NAMES, "readme.md")]
@@ -155,7 +158,7 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
 
 
-def _load_class_folders(folder: Path, metadata: list[Path]) -> Dataset:
+def _load_class_folders(folder: Path, metadata: list[Path], label_column: str) -> Dataset:
     paths, labels = [], []
     for class_folder in _subfolders(folder):
         inner = [path.name for path in _subfolders(class_folder) if split_named(path.name)]
@@ -172,10 +175,10 @@ def _load_class_folders(folder: Path, metadata: list[Path]) -> Dataset:
         paths += clips
         labels += [class_folder.name] * len(clips)
     if not paths:
-        found = f"found no sub-folder{_columns_of(metadata)}."
         raise ValueError(
             f"{folder} must hold one sub-folder of audio files per class, or a metadata.csv with the columns "
-            f"{FILE_NAME_COLUMN!r} and 'label' (another name: --label_column_name), {found}"
+            f"{FILE_NAME_COLUMN!r} and {label_column!r} (another name: --label_column_name), found no sub-folder"
+            f"{_columns_of(metadata)}."
         )
     return from_files(paths).add_column("label", labels)
 

@@ -32,15 +32,15 @@ def warn_of_repeated(splits: dict[str, Dataset], keys: dict[str, list[Hashable]]
         labels = splits["train"]["label"][:]
         contradict = sum(any(labels[index] != labels[indices[0]] for index in indices) for indices in repeated)
         logger.warning(
-            f"{len(repeated)} clips of the train split are listed several times, {contradict} of them with different "
-            f"labels, the first {_name(splits['train'], repeated[0][0])}."
+            f"Clips of the train split that are listed several times: {len(repeated)}, of them with different labels: "
+            f"{contradict}. The first is {_name(splits['train'], repeated[0][0])}."
         )
-    for split in keys.keys() - {"train"}:
+    for split in [split for split in keys if split != "train"]:
         shared = [index for index, key in enumerate(keys[split]) if key in rows]
         if shared:
             logger.warning(
-                f"{len(shared)} of {len(keys[split])} clips of the {split} split are in train too, the first "
-                f"{_name(splits[split], shared[0])}: the scores on them say nothing of unknown clips."
+                f"Clips of the {split} split that are in train too: {len(shared)} of {len(keys[split])}. Scores on "
+                f"them say nothing of unknown clips. The first is {_name(splits[split], shared[0])}."
             )
 
 

@@ -128,15 +128,20 @@ def is_visible(name: str) -> bool:
 
 
 def files_below(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Lists the audio files in and below a folder, and the others, each in order and without hidden ones."""
+    """Lists the audio files in and below a folder, and the others, in order, through links and without hidden ones."""
     audio: list[Path] = []
     others: list[Path] = []
-    for parent, subfolders, names in os.walk(os.path.abspath(folder)):
-        subfolders[:] = filter(is_visible, subfolders)
+    for parent, subfolders, names in os.walk(os.path.abspath(folder), followlinks=True):
+        subfolders[:] = [name for name in subfolders if is_visible(name) and not _leads_back(Path(parent, name))]
         for name in filter(is_visible, names):
             path = Path(parent, name)
             (audio if is_audio(path) else others).append(path)
     return sorted(audio), sorted(others)
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def is_audio(path: str | Path) -> bool:
@@ -159,9 +164,9 @@ def warn_of_left_out(folder: str | Path, files: dict[str, list[Path]]) -> None:
     """Counts the files of a folder that are not used, by the reason, and names the first few of each."""
     for reason, paths in files.items():
         if paths:
-            named = ", ".join(readable(os.path.relpath(path, folder)) for path in paths[:MAX_NAMED])
-            more = ", ..." * (len(paths) > MAX_NAMED)
-            logger.warning(f"Left out {len(paths)} files below {readable(folder)}, as {reason}: {named}{more}")
+            names = [readable(os.path.relpath(path, folder)) for path in paths[:MAX_NAMED]]
+            named = ", ".join(names + ["..."] * (len(paths) > MAX_NAMED))
+            logger.warning(f"Left out of {readable(folder)}, as {reason}: {named} ({len(paths)} in all)")
 
 
 def readable(name: str | Path) -> str:

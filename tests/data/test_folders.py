@@ -121,7 +121,16 @@ def test_recordings_that_the_metadata_do_not_list_are_counted_and_named(tmp_path
     write_metadata(tmp_path / "metadata.csv", {"0.wav": "cat"})
     write(tmp_path, "more/1.wav")
     load_folder(tmp_path, "label")
-    assert f"Left out 1 files below {tmp_path}, as no row of the metadata lists them: more/1.wav" in caplog.text
+    assert f"Left out of {tmp_path}, as no row of the metadata lists them: more/1.wav (1 in all)" in caplog.text
+
+
+def test_a_row_without_a_path_is_an_unusable_clip_and_dots_in_paths_are_resolved(tmp_path, caplog):
+    write(tmp_path, "clips/0.wav", "clips/1.wav", "clips/2.wav")
+    rows = "file_name,label\n../clips/0.wav,a\n,b\n1.wav,b\n2.wav,b\n"
+    (tmp_path / "clips" / "metadata.csv").write_text(rows)
+    splits = load_labelled_audio(DataArguments(data_dir=str(tmp_path), max_unusable_share=0.3))
+    assert sum(map(len, splits.values())) == 3 and "Skipped 1 of 4 clips" in caplog.text
+    assert "Left out" not in caplog.text
 
 
 def test_clips_inside_and_outside_split_folders_are_an_error(tmp_path):
@@ -200,8 +209,8 @@ def test_what_is_no_audio_is_counted_and_named(tmp_path, caplog):
     write(tmp_path, "b/windows.txt", content="Straße 1".encode("utf-16"))
     assert set(found(tmp_path)["train"]) == {"a/0.wav", "b/1.wav"}
     named = "a/notes.txt, a/samples.raw, b/1.TextGrid, b/windows.txt"
-    assert f"Left out 4 files below {tmp_path}, as they hold no audio: {named}" in caplog.text
-    assert f"Left out 1 files below {tmp_path}, as they lie in no class folder: loose.wav" in caplog.text
+    assert f"Left out of {tmp_path}, as they hold no audio: {named} (4 in all)" in caplog.text
+    assert f"Left out of {tmp_path}, as they lie in no class folder: loose.wav (1 in all)" in caplog.text
 
 
 def test_what_systems_leave_behind_is_no_clip_and_not_worth_a_word(tmp_path, caplog):
@@ -211,12 +220,20 @@ def test_what_systems_leave_behind_is_no_clip_and_not_worth_a_word(tmp_path, cap
     assert set(found(tmp_path)["train"]) == {"a/0.wav", "b/0.wav"} and not caplog.records
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    write_metadata(tmp_path / "disk" / "metadata.csv", {"0.wav": "cat", "1.wav": "dog"})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "self").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert found(tmp_path / "data") == {"train": {"train/0.wav": "cat", "train/1.wav": "dog"}}
+
+
 def test_pretraining_counts_what_it_leaves_out_too(tmp_path, caplog):
     write(tmp_path, "a/0.wav", "a/deep/1.wave")
     write(tmp_path, "a/cover.jpg", content=b"\xff\xd8\xff\xe0 no sound")
     args = PretrainingDataArguments(data_dir=str(tmp_path), validation_share=0)
     assert len(load_unlabelled_audio(args)[0]) == 2
-    assert f"Left out 1 files below {tmp_path}, as they hold no audio: a/cover.jpg" in caplog.text
+    assert f"Left out of {tmp_path}, as they hold no audio: a/cover.jpg (1 in all)" in caplog.text
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of files are text on Windows")

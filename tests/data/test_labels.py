@@ -127,7 +127,7 @@ def test_a_clip_listed_again_is_never_in_train_and_validation(tmp_path, caplog, 
     names = {split: {audio["path"].split("/")[-1] for audio in dataset["audio"]} for split, dataset in splits.items()}
     assert not names["train"] & names["validation"] and len(names["train"] | names["validation"]) == 10
     assert sum(map(len, splits.values())) == 18
-    assert "8 clips of the train split are listed several times, 0 of them with different labels" in caplog.text
+    assert "Clips of the train split that are listed several times: 8, of them with different labels: 0" in caplog.text
 
 
 def test_a_clip_stored_twice_is_never_in_train_and_validation(tmp_path):
@@ -152,8 +152,8 @@ def test_groups_that_share_a_clip_stay_together(tmp_path):
 def test_a_clip_with_two_labels_is_counted_and_named(tmp_path, caplog):
     rows = [*numbered(["a", "b"] * 4), ("3.wav", "a")]
     load_labelled_audio(DataArguments(train_file=write_table(tmp_path / "train.jsonl", rows)))
-    assert "1 clips of the train split are listed several times, 1 of them with different labels" in caplog.text
-    assert f"the first {tmp_path / '3.wav'}" in caplog.text
+    assert "that are listed several times: 1, of them with different labels: 1" in caplog.text
+    assert f"The first is {tmp_path / '3.wav'}" in caplog.text
 
 
 def test_clips_of_train_in_another_split_are_counted_and_named(tmp_path, caplog):
@@ -161,4 +161,5 @@ def test_clips_of_train_in_another_split_are_counted_and_named(tmp_path, caplog)
     test = write_table(tmp_path / "test.jsonl", [("0.wav", "a"), ("new.wav", "b")])
     with caplog.at_level(logging.WARNING):
         load_labelled_audio(DataArguments(train_file=train, test_file=test))
-    assert f"1 of 2 clips of the test split are in train too, the first {tmp_path / '0.wav'}" in caplog.text
+    assert "Clips of the test split that are in train too: 1 of 2." in caplog.text
+    assert f"The first is {tmp_path / '0.wav'}" in caplog.text

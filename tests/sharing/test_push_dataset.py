@@ -83,6 +83,18 @@ def test_a_folder_comes_back_by_load_dataset_with_audio_and_class_label(folder, 
     assert bytes.fromhex(encoded) == (folder / "test" / "low: `0`" / "2.wav").read_bytes()
 
 
+def test_an_audiofolder_goes_up_with_the_labels_and_columns_of_its_metadata(hub, tmp_path, capsys):
+    for split in ("Train", "Test"):
+        for i in range(3):
+            write_tone(tmp_path / split / f"{i}.wav", 300 + 100 * i)
+        rows = [f"{i}.wav,{LABELS[i % 2]},s{i}" for i in range(3)]
+        (tmp_path / split / "metadata.csv").write_text("\n".join(["file_name,label,speaker", *rows]))
+    push(tmp_path)
+    (tmp_path / "shard.parquet").write_bytes(files_of(hub)["data/test-00000-of-00001.parquet"])
+    rows = pq.read_table(tmp_path / "shard.parquet").to_pylist()
+    assert [(row["label"], row["speaker"]) for row in rows] == [(0, "s0"), (1, "s1"), (0, "s2")]
+
+
 def test_everything_goes_up_in_one_commit(folder, hub):
     push(folder)
     assert len(hub.repositories[REPOSITORY].commits) == 2  # the Hub's own first one, and ours
