@@ -3,7 +3,8 @@
     python examples/push_dataset.py my_sounds me/my-sounds --dry_run
     python examples/push_dataset.py train.csv test.csv me/my-sounds --private --license cc-by-4.0
 
-A folder has one sub-folder per class, or train/, validation/ and test/ above those. Tables (CSV, TSV, JSON, parquet)
+A folder has one sub-folder per class, or metadata.csv files that name clips and labels (Hugging Face's audiofolder);
+train/, validation/ and test/ may stand above either. Tables (CSV, TSV, JSON, parquet)
 name the clips and their labels, and are the split that their file's name begins with, else train. A README.md in the
 folder is kept as the card.
 """

@@ -18,14 +18,14 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from tqdm.auto import tqdm
 
 from ..arguments import option
-from ..data.decoding import decode_audio
-from ..data.labelled import SPLIT_NAMES, DataArguments, encode_labels, load_splits
+from ..data.folders import split_named
+from ..data.labelled import DataArguments, load_splits
+from ..data.labels import encode_labels
+from ..data.unusable import MAX_NAMED, MIN_SECONDS, UnusableClip, describe, read_usable
 from .cards import render
 from .upload import Destination, SharingError
 
 MAX_SHARD_SIZE = 500_000_000  # bytes of audio in a parquet file
-SAMPLING_RATE = 16_000  # Hz, to which clips are decoded to see whether they can be
-NUM_NAMED = 10  # broken clips
 DERIVED = ("configs", "dataset_info", "size_categories")  # metadata that follow from the clips
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
@@ -36,8 +36,12 @@ class DatasetArguments:
 
     audio_column_name: str = option(default="audio", help="Read the clips from this column of the tables.")
     label_column_name: str = option(default="label", help="Read the labels from this column of the tables.")
-    multi_label: bool = option(default=False, help="Allow a clip any number of labels.")
-    skip_broken: bool = option(default=False, help="Skip clips that cannot be decoded.")
+    multi_label: bool | None = option(
+        default=None,
+        metadata={"nargs": "?", "const": True},
+        help="Allow a clip any number of labels; False keeps names with ';' whole.",
+    )
+    skip_broken: bool = option(default=False, help="Skip clips that cannot be used.")
     license: str | None = option(
         default=None, help="State this licence, as the Hub names it; without one nobody else may use the clips."
     )
@@ -122,7 +126,7 @@ def load_clips(sources: list[str], args: DatasetArguments) -> dict[str, Dataset]
 def split_of(table: Path) -> str:
     """The split that a table's name begins with, else `train`."""
     begins = re.split(r"[^a-z]", table.stem.lower())[0]
-    return next((split for split, names in SPLIT_NAMES.items() if begins in names), "train")
+    return split_named(begins) or "train"
 
 
 def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False) -> StagedDataset:
@@ -132,10 +136,10 @@ def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool 
     Args:
         datasets (`dict[str, Dataset]`): The splits, as `load_clips` returns them.
         folder (`Path`): The folder to create.
-        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be decoded.
+        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be used.
 
     Raises:
-        `SharingError`: Clips cannot be decoded, or a split keeps none.
+        `SharingError`: Clips cannot be used, or a split keeps none.
     """
     folder.mkdir(parents=True)
     splits: dict[str, Split] = {}
@@ -152,13 +156,12 @@ def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool 
 
 
 def readable_rows(name: str, dataset: Dataset, split: Split, broken: list[str]) -> Iterable[dict[str, Any]]:
-    """The rows whose clip decodes, which it adds to `split`; it adds the reasons of the others to `broken`."""
+    """The rows whose clip can be used, which it adds to `split`; it adds the reasons of the others to `broken`."""
     for index, row in enumerate(tqdm(dataset, desc=f"Reading {name}")):
         try:
             clip, seconds = encoded_clip(row["audio"])
-        except (OSError, ValueError) as error:
-            path = row["audio"] and base_name(row["audio"]["path"])
-            broken.append(f"{path or f'clip {index + 1} of {name}'}: {error}")
+        except UnusableClip as error:
+            broken.append(describe(row["audio"], f"clip {index} of {name}", error))
             continue
         split.add(clip["bytes"], row["label"], seconds)
         yield {column: without_folders(value) for column, value in row.items()} | {"audio": clip}
@@ -178,10 +181,10 @@ def shards_of(rows: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
 
 
 def encoded_clip(audio: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """A clip's file under its name alone, and its length in seconds; raises what `decode_audio` does."""
-    seconds = len(decode_audio(audio, SAMPLING_RATE)) / SAMPLING_RATE
+    """A clip's file under its name alone, and its length in seconds; raises `UnusableClip` as fine-tuning does."""
+    samples, sampling_rate = read_usable(audio, MIN_SECONDS)
     encoded = Path(audio["path"]).read_bytes() if audio["bytes"] is None else audio["bytes"]
-    return {"bytes": encoded, "path": base_name(audio["path"])}, seconds
+    return {"bytes": encoded, "path": base_name(audio["path"])}, len(samples) / sampling_rate
 
 
 def base_name(path: str | None) -> str | None:
@@ -210,9 +213,9 @@ def report_broken(broken: list[str], splits: dict[str, Split], skip_broken: bool
     """Prints which clips were skipped; raises `SharingError` if none may be, or if a split is left without clips."""
     if not broken:
         return
-    named = "\n".join(broken[:NUM_NAMED] + ["..."] * (len(broken) > NUM_NAMED))
+    named = "\n".join(broken[:MAX_NAMED] + ["..."] * (len(broken) > MAX_NAMED))
     total = len(broken) + sum(len(split.labels) for split in splits.values())
-    found = f"{len(broken)} of {total} clips cannot be decoded:\n{named}"
+    found = f"{len(broken)} of {total} clips cannot be used:\n{named}"
     if not skip_broken:
         raise SharingError(f"{found}\nFix or remove them, or skip them with --skip_broken.")
     if not all(split.labels for split in splits.values()):

@@ -13,6 +13,7 @@ from datasets import Audio, ClassLabel, List, load_dataset
 from huggingface_hub import DatasetCard
 
 import push_dataset
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.sharing import datasets
 from local_hub import connect
 
@@ -80,6 +81,18 @@ def test_a_folder_comes_back_by_load_dataset_with_audio_and_class_label(folder, 
     assert "Audio(" in features and "ClassLabel(names=['high', 'low: `0`'])" in features
     assert (length, label) == (6, 1)
     assert bytes.fromhex(encoded) == (folder / "test" / "low: `0`" / "2.wav").read_bytes()
+
+
+def test_an_audiofolder_goes_up_with_the_labels_and_columns_of_its_metadata(hub, tmp_path, capsys):
+    for split in ("Train", "Test"):
+        for i in range(3):
+            write_tone(tmp_path / split / f"{i}.wav", 300 + 100 * i)
+        rows = [f"{i}.wav,{LABELS[i % 2]},s{i}" for i in range(3)]
+        (tmp_path / split / "metadata.csv").write_text("\n".join(["file_name,label,speaker", *rows]))
+    push(tmp_path)
+    (tmp_path / "shard.parquet").write_bytes(files_of(hub)["data/test-00000-of-00001.parquet"])
+    rows = pq.read_table(tmp_path / "shard.parquet").to_pylist()
+    assert [(row["label"], row["speaker"]) for row in rows] == [(0, "s0"), (1, "s1"), (0, "s2")]
 
 
 def test_everything_goes_up_in_one_commit(folder, hub):
@@ -159,15 +172,25 @@ def test_broken_clips_are_counted_named_and_refused(folder, hub, tmp_path):
     (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
     (folder / "test" / "high" / "empty.wav").write_bytes(b"")
     message = refused(folder)
-    assert "2 of 14 clips cannot be decoded" in message and "broken.wav" in message and "empty.wav" in message
+    assert "2 of 14 clips cannot be used" in message and "broken.wav" in message and "empty.wav" in message
     assert not hub.requests
+
+
+def test_a_clip_that_fine_tuning_would_skip_is_refused_in_the_same_words(folder, hub):
+    short = folder / "train" / "high" / "blip.wav"
+    soundfile.write(short, np.zeros(100), 8_000)
+    message = refused(folder, "--dry_run")
+    with pytest.raises(ValueError) as of_fine_tuning:
+        load_labelled_audio(DataArguments(data_dir=str(folder), max_unusable_share=0))
+    expected = f"{short}: it lasts 12.5 ms, less than 12.6 ms"
+    assert expected in message and expected in str(of_fine_tuning.value)
 
 
 def test_missing_files_and_empty_rows_of_a_table_are_broken_clips(hub, tmp_path):
     write_tone(tmp_path / "0.wav")
     (tmp_path / "train.csv").write_text("audio,label\n0.wav,a\n,b\ngone.wav,b\n")
     message = refused(tmp_path / "train.csv")
-    assert "2 of 3 clips cannot be decoded" in message and "clip 2 of train" in message and "gone.wav" in message
+    assert "2 of 3 clips cannot be used" in message and "clip 1 of train" in message and "gone.wav" in message
 
 
 def test_broken_clips_are_left_out_on_request(folder, hub, capsys):

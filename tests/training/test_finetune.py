@@ -408,3 +408,10 @@ def test_batch_norm_statistics_are_those_of_the_model_as_it_is_now():
         dense = model.classifier.dense(model.hear(stack).pooler_output)
     torch.testing.assert_close(model.classifier.batch_norm.running_mean, dense.mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(model.classifier.batch_norm.running_var, dense.var(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_crop_that_the_model_cannot_read_is_refused_before_the_first_step():
+    shortest = AugmentationArguments(max_length_seconds=201 / RATE)
+    assert len(augment(np.zeros(RATE, np.float32), RATE, shortest)) == 201
+    with pytest.raises(ValueError, match=r"must be at least 0\.0126, .* found: 0\.01\. Give seconds"):
+        AugmentationArguments(max_length_seconds=0.01)
