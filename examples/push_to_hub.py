@@ -9,17 +9,9 @@ A README.md in the folder is kept as the model card; what the options state is a
 from pathlib import Path
 
 from hear_hf.arguments import command_parser
-from hear_hf.sharing.checks import check_card, check_models, compare, is_stale, stage
-from hear_hf.sharing.models import CardArguments, complete_card
-from hear_hf.sharing.upload import (
-    UploadArguments,
-    announce,
-    destination,
-    publish,
-    show,
-    staging_folder,
-    verification,
-)
+from hear_hf.sharing.models import CardArguments
+from hear_hf.sharing.publication import publish_model
+from hear_hf.sharing.upload import UploadArguments, destination, staging_folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,22 +21,8 @@ def main(argv: list[str] | None = None) -> None:
     upload_args, card_args, args = parser.parse_args_into_dataclasses(argv)
 
     with staging_folder() as temporary:
-        target, staged = destination(args.repository, "model", upload_args), temporary / "model"
-        kept_back = stage(args.folder, staged)
-        checked = check_models(staged)
-        card = complete_card(staged, checked[0], card_args, target.name, title=args.folder.resolve().name)
-        check_card(card, staged)
-        card.save(staged / "README.md")
-        print("The model is complete: it loads, runs a clip, and gives the same outputs where hear_hf is absent.")
-        show(staged, kept_back)
-        if upload_args.dry_run:
-            return
-
-        commit = publish(staged, target, is_stale)
-        announce(commit, target)
-        with verification(commit, target):
-            compare(checked, target.name, commit.oid, target.token)
-        print("The downloaded model gives the same outputs.")
+        target = destination(args.repository, "model", upload_args)
+        publish_model(args.folder, target, card_args, temporary, upload_args.dry_run)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,6 @@ class UploadArguments:
     create_pr: bool = option(default=False, help="Open a pull request in place of changing main.")
     tag: list[str] | None = option(default=None, help="Tag the commit with these names, for example v1.0.")
     commit_message: str | None = option(default=None, help="Describe the commit in the history of the repository.")
-    token: str | None = option(
-        default=None, help="Use this token, which needs write access, in place of HF_TOKEN or that of `hf auth login`."
-    )
 
 
 @dataclass
@@ -120,16 +117,44 @@ def destination(repository: str, kind: Kind, args: UploadArguments) -> Destinati
         create_pr=args.create_pr,
         tags=args.tag or [],
         message=args.commit_message,
-        token=args.token or get_token(),
+        token=login(),
     )
+
+
+def login() -> str | None:
+    """The token of `HF_TOKEN` or of `hf auth login`. Of a command line, every user of the machine could read it."""
+    return get_token()
+
+
+def full_name(repository: str) -> str:
+    """
+    A model's name with its owner, by default who is logged in.
+
+    Raises:
+        `SharingError`: The Hub cannot be reached, or does not accept the login.
+    """
+    target = Destination(repository if "/" in repository else f"me/{repository}", token=login())
+    check_access(target)
+    try:
+        user = target.api().whoami()["name"]
+    except Exception as error:
+        raise SharingError(explain(error, target)) from error
+    return repository if "/" in repository else f"{user}/{repository}"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A temporary folder for what is published."""
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
 
 @contextmanager
 def staging_folder() -> Iterator[Path]:
     """A temporary folder for what a command publishes. A `SharingError` ends the command with its message alone."""
     try:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
+        with temporary_folder() as temporary:
+            yield temporary
     except SharingError as error:
         raise SystemExit(str(error)) from error
 
@@ -186,16 +211,21 @@ def publish(folder: Path, target: Destination, is_ours: Callable[[str], bool]) -
     Raises:
         `SharingError`: The upload was refused or interrupted.
     """
-    if is_offline_mode():
-        raise SharingError("Uploading needs the network, found HF_HUB_OFFLINE=1: unset it.")
-    if target.token is None:
-        raise SharingError(f"Uploading needs a token, found none. {_fill(REASONS[401], target).partition('. ')[2]}")
+    check_access(target)
     upload = _Upload(target)
     try:
         upload.open()
         return upload.commit(folder, is_ours)
     except (Exception, KeyboardInterrupt) as error:
         raise SharingError(f"{explain(error, target)} {upload.undo(error)}") from error
+
+
+def check_access(target: Destination) -> None:
+    """Raises `SharingError` where there can be no upload: offline, or without a token."""
+    if is_offline_mode():
+        raise SharingError("Uploading needs the network, found HF_HUB_OFFLINE=1: unset it.")
+    if target.token is None:
+        raise SharingError(f"Uploading needs a token, found none. {_fill(REASONS[401], target).partition('. ')[2]}")
 
 
 class _Upload:

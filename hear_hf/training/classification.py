@@ -20,7 +20,6 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
-    Trainer,
     TrainerCallback,
     set_seed,
 )
@@ -32,6 +31,7 @@ from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
+from .publishing import PublishingTrainer
 from .runs import RunArguments, SaveAtEpochEnd
 
 logger = logging.getLogger(__name__)
@@ -163,15 +163,12 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(Trainer):
-    """A Trainer whose model card is the report's, and whose loss is the mean over the clips of a whole step."""
+class FineTuningTrainer(PublishingTrainer):
+    """A Trainer whose loss is the mean over the clips of a whole step."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
-
-    def create_model_card(self, *args, **kwargs):
-        """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
 
 
 def build_trainer(

@@ -13,8 +13,9 @@ def test_without_a_token_it_says_how_to_get_one(folder, hub, monkeypatch, tmp_pa
     assert not hub.repositories
 
 
-def test_a_wrong_token_is_named_as_the_reason(folder, hub):
-    assert "does not accept the token" in refused(folder, "--token", "hf_nobody")
+def test_a_wrong_token_is_named_as_the_reason(folder, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    assert "does not accept the token" in refused(folder)
     assert not hub.repositories
 
 
