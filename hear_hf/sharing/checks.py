@@ -19,6 +19,7 @@ import hear_hf  # registers HEAR with the Auto classes
 
 from .cards import PLACEHOLDER
 from .isolated import outputs_elsewhere, outputs_on_noise
+from .links import check_link
 from .upload import SharingError
 
 PACKAGE = Path(hear_hf.__file__).parent
@@ -50,12 +51,21 @@ class Checked:
         return self.auto_class == "AutoModelForAudioClassification"
 
 
-def stage(folder: Path, target: Path) -> dict[str, str]:
+def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str]:
     """
     Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back.
 
     A folder without any code, as this repository's own checkpoint is, gets the installed package's.
+
+    Args:
+        folder (`Path`): The model's folder.
+        target (`Path`): The folder to create.
+        root (`Path`, *optional*): What no link may lead out of; the folder itself by default.
+
+    Raises:
+        `SharingError`: The folder is no complete model, or something in it is a link that leads elsewhere.
     """
+    root = root or folder
     if not (folder / "config.json").is_file():
         raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
     target.mkdir(parents=True)
@@ -64,11 +74,13 @@ def stage(folder: Path, target: Path) -> dict[str, str]:
     kept_back: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.name == QUANTIZER and path.is_dir() and target.name != QUANTIZER:
-            inner = stage(path, target / QUANTIZER)
+            check_link(path, root)
+            inner = stage(path, target / QUANTIZER, root)
             kept_back |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
         elif reason := reason_to_keep_back(path, code):
             kept_back[path.name + "/" * path.is_dir()] = reason
         else:
+            check_link(path, root)
             shutil.copyfile(path, target / path.name)
     if home is PACKAGE:
         for name in code:
@@ -96,7 +108,7 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
         return "code that the model does not use"
     if not any(fnmatch(path.name, pattern) for pattern in REPORTS):
         return "not part of a model"
-    return "too large for a report" if path.stat().st_size > MAX_REPORT_SIZE else None
+    return "too large for a report" if path.exists() and path.stat().st_size > MAX_REPORT_SIZE else None
 
 
 def is_stale(path: str) -> bool:
@@ -113,9 +125,10 @@ def code_files(folder: Path, home: Path) -> set[str]:
             auto_map = read_json(folder / name).get("auto_map", {})
             references += [reference for entry in auto_map.values() for reference in np.atleast_1d(entry) if reference]
     named = {f"{reference.partition('.')[0]}.py" for reference in references}
+    outside = sorted(name for name in named if Path(name).name != name)
     try:
         imported = {Path(file).name for name in named for file in get_relative_import_files(home / name)}
-        missing = sorted(name for name in named | imported if not (home / name).is_file())
+        missing = outside or sorted(name for name in named | imported if not (home / name).is_file())
     except OSError as error:
         missing = [Path(error.filename).name]
     if missing:

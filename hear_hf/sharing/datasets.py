@@ -1,6 +1,7 @@
 """Labelled clips as a data set of the Hub that `load_dataset` gives with `Audio` and `ClassLabel`."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +21,9 @@ from tqdm.auto import tqdm
 from ..arguments import option
 from ..data.decoding import decode_audio
 from ..data.labelled import SPLIT_NAMES, DataArguments, encode_labels, load_splits
+from ..data.sources import TABLE_SUFFIXES, find_files
 from .cards import render
+from .links import check_link
 from .upload import Destination, SharingError
 
 MAX_SHARD_SIZE = 500_000_000  # bytes of audio in a parquet file
@@ -125,7 +128,17 @@ def split_of(table: Path) -> str:
     return next((split for split, names in SPLIT_NAMES.items() if begins in names), "train")
 
 
-def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False) -> StagedDataset:
+def source_folders(sources: list[str]) -> list[Path]:
+    """The folders, absolute, that sources of `load_clips` are or lie in."""
+    paths = [Path(os.path.abspath(source)) for source in sources]
+    if len(paths) == 1 and paths[0].is_dir():
+        return paths
+    return list(dict.fromkeys(path.parent for path in find_files(sources, TABLE_SUFFIXES)))
+
+
+def stage_dataset(
+    datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False, sources: list[Path] | None = None
+) -> StagedDataset:
     """
     Writes clips to parquet files.
 
@@ -133,17 +146,20 @@ def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool 
         datasets (`dict[str, Dataset]`): The splits, as `load_clips` returns them.
         folder (`Path`): The folder to create.
         skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be decoded.
+        sources (`list[Path]`, *optional*): The folders that `source_folders` gives. Links may not lead out of them,
+            and of paths below them the names alone are published.
 
     Raises:
-        `SharingError`: Clips cannot be decoded, or a split keeps none.
+        `SharingError`: Clips cannot be decoded, a split keeps none, or a clip is a link that leads out of its source.
     """
+    sources = sources or []
     folder.mkdir(parents=True)
     splits: dict[str, Split] = {}
     broken: list[str] = []
     for name, dataset in datasets.items():
         splits[name] = Split()
         shards: list[Path] = []
-        for rows in shards_of(readable_rows(name, dataset, splits[name], broken)):
+        for rows in shards_of(readable_rows(name, dataset, splits[name], broken, sources)):
             shards.append(write_shard(rows, dataset, folder / f"{name}-{len(shards)}"))
         for i, shard in enumerate(shards):
             shard.rename(folder / f"{name}-{i:05d}-of-{len(shards):05d}.parquet")
@@ -151,9 +167,12 @@ def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool 
     return StagedDataset(folder, published_features(next(iter(datasets.values()))), splits)
 
 
-def readable_rows(name: str, dataset: Dataset, split: Split, broken: list[str]) -> Iterable[dict[str, Any]]:
+def readable_rows(
+    name: str, dataset: Dataset, split: Split, broken: list[str], sources: list[Path]
+) -> Iterable[dict[str, Any]]:
     """The rows whose clip decodes, which it adds to `split`; it adds the reasons of the others to `broken`."""
     for index, row in enumerate(tqdm(dataset, desc=f"Reading {name}")):
+        check_clip(row["audio"], sources)
         try:
             clip, seconds = encoded_clip(row["audio"])
         except (OSError, ValueError) as error:
@@ -182,6 +201,16 @@ def encoded_clip(audio: dict[str, Any]) -> tuple[dict[str, Any], float]:
     seconds = len(decode_audio(audio, SAMPLING_RATE)) / SAMPLING_RATE
     encoded = Path(audio["path"]).read_bytes() if audio["bytes"] is None else audio["bytes"]
     return {"bytes": encoded, "path": base_name(audio["path"])}, seconds
+
+
+def check_clip(audio: dict[str, Any] | None, sources: list[Path]) -> None:
+    """Raises `SharingError` where a clip below a source is a link that leads out of it."""
+    if audio is None or audio["bytes"] is not None or not os.path.lexists(audio["path"]):
+        return
+    path = Path(os.path.abspath(audio["path"]))
+    for source in sources:
+        if path.is_relative_to(source):
+            check_link(path, source)
 
 
 def base_name(path: str | None) -> str | None:
@@ -253,10 +282,11 @@ def dataset_card(data: StagedDataset, license: str | None, repository: str, own:
         own (`Path`): The user's own card, which is completed if it exists.
 
     Raises:
-        `SharingError`: The metadata of the user's own card are no YAML.
+        `SharingError`: The metadata of the user's own card are no YAML, or it is a link that leads out of its folder.
     """
     metadata = dataset_metadata(data, license)
     if own.is_file():
+        check_link(own, own.parent)
         return completed_card(own, metadata)
     title = repository.rpartition("/")[2]
     return DatasetCard(render("dataset_card.md", metadata, data=data, title=title, repository=repository))

@@ -7,6 +7,7 @@ from huggingface_hub import SpaceCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from .checks import check_models, stage
+from .links import check_link, check_links
 from .upload import Destination, SharingError, explain
 
 SPACE_MODEL = "model_id.txt"  # where the Space's app.py reads which model to serve
@@ -24,13 +25,16 @@ def stage_space(space: Path, staged: Path, model: str | Path) -> None:
         model (`str` or `Path`): The model's repository, as `OWNER/NAME`, or its folder, which is copied too.
 
     Raises:
-        `SharingError`: The demo lacks app.py, or the folder is no complete model.
+        `SharingError`: The demo lacks app.py or has a link that leads out of it, or the folder is no complete model.
     """
     if not (space / "app.py").is_file():
         raise SharingError(f"The demo's folder must hold app.py, found none in {space}. Give --space_dir.")
     ignored = shutil.ignore_patterns(".*", "__pycache__")
+    check_links(space, space)
     shutil.copytree(space, staged, ignore=ignored)
     if (sounds := space.parent / SOUNDS).is_dir():
+        check_link(sounds, space.parent)
+        check_links(sounds, sounds)
         shutil.copytree(sounds, staged / SOUNDS, ignore=ignored)
     if isinstance(model, Path):
         stage(model, staged / MODEL_FOLDER)
