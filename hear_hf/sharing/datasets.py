@@ -4,11 +4,12 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from datasets import Audio, Dataset, DatasetInfo, Features, List, SplitInfo, Value, load_dataset
@@ -48,16 +49,19 @@ class DatasetArguments:
 
 @dataclass
 class Split:
-    """What was written or read of a split: of each clip the SHA-256 of its file and its label, and sums."""
+    """What was written or read of a split: the SHA-256 of each row, all of its columns, its label, and sums."""
 
     digests: list[str] = field(default_factory=list)
     labels: list[int | list[int]] = field(default_factory=list)
     num_bytes: int = 0
     seconds: float = 0.0
 
-    def add(self, encoded: bytes, label: int | list[int], seconds: float) -> None:
-        self.digests.append(hashlib.sha256(encoded).hexdigest())
-        self.labels.append(label)
+    def add(self, row: dict[str, Any], seconds: float = 0.0) -> None:
+        encoded = row["audio"]["bytes"]
+        digest = hashlib.sha256(encoded)
+        digest.update(repr((row["audio"]["path"], sorted(others(row).items()))).encode("utf-8", "surrogatepass"))
+        self.digests.append(digest.hexdigest())
+        self.labels.append(row["label"])
         self.num_bytes += len(encoded)
         self.seconds += seconds
 
@@ -65,6 +69,17 @@ class Split:
         """Clips of each label."""
         found = Counter(chain.from_iterable(np.atleast_1d(label).tolist() for label in self.labels))
         return [found[i] for i in range(num_labels)]
+
+
+def others(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its clip."""
+    return {name: value for name, value in row.items() if name != "audio"}
+
+
+def stored_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows as they are stored: sounds and images in further columns stay encoded too."""
+    for table in dataset.with_format("arrow").iter(batch_size=1):
+        yield table.to_pylist()[0]
 
 
 @dataclass
@@ -171,7 +186,8 @@ def readable_rows(
     name: str, dataset: Dataset, split: Split, broken: list[str], sources: list[Path]
 ) -> Iterable[dict[str, Any]]:
     """The rows whose clip decodes, which it adds to `split`; it adds the reasons of the others to `broken`."""
-    for index, row in enumerate(tqdm(dataset, desc=f"Reading {name}")):
+    folders = {str(folder) for source in sources for folder in (source, source.resolve())}
+    for index, row in enumerate(tqdm(stored_rows(dataset), total=len(dataset), desc=f"Reading {name}")):
         check_clip(row["audio"], sources)
         try:
             clip, seconds = encoded_clip(row["audio"])
@@ -179,8 +195,9 @@ def readable_rows(
             path = row["audio"] and base_name(row["audio"]["path"])
             broken.append(f"{path or f'clip {index + 1} of {name}'}: {error}")
             continue
-        split.add(clip["bytes"], row["label"], seconds)
-        yield {column: without_folders(value) for column, value in row.items()} | {"audio": clip}
+        published = without_folders(others(row), folders) | {"audio": clip}
+        split.add(published, seconds)
+        yield published
 
 
 def shards_of(rows: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
@@ -217,10 +234,17 @@ def base_name(path: str | None) -> str | None:
     return path and re.split(r"[/\\]", path)[-1]
 
 
-def without_folders(value: Any) -> Any:
-    """The value, or of an absolute path its name alone: its folders concern this machine only."""
-    is_absolute = isinstance(value, str) and re.match(r"/|[A-Za-z]:[/\\]|\\\\", value)
-    return base_name(value) if is_absolute else value
+def without_folders(value: Any, folders: set[str]) -> Any:
+    """The value, but of each path in it below one of the folders, at any depth, the name alone."""
+    if isinstance(value, dict):
+        return {key: without_folders(item, folders) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item, folders) for item in value]
+    if not isinstance(value, str):
+        return value
+    path = unquote(urlsplit(value).path) if value[:5].lower() == "file:" else value
+    is_below = any(path.startswith((f"{folder}/", f"{folder}{os.sep}")) for folder in folders if folder != os.sep)
+    return Path(path).name if is_below else value
 
 
 def write_shard(rows: list[dict[str, Any]], dataset: Dataset, path: Path) -> Path:
@@ -305,15 +329,15 @@ def completed_card(path: Path, metadata: DatasetCardData) -> DatasetCard:
 
 
 def compare_download(data: StagedDataset, target: Destination, revision: str, temporary: Path) -> None:
-    """Downloads a data set, reads it as `load_dataset` does, and compares each clip and label with the staged one."""
+    """Downloads a data set, reads it as `load_dataset` does, and compares each row with the staged one."""
     folder = target.api().snapshot_download(
         target.name, repo_type="dataset", revision=revision, local_dir=temporary / "downloaded"
     )
     downloaded = load_dataset(folder, cache_dir=str(temporary / "cache"))
     for name, split in data.splits.items():
         found = Split()
-        for row in downloaded[name].cast_column("audio", Audio(decode=False)):
-            found.add(row["audio"]["bytes"], row["label"], 0.0)
+        for row in stored_rows(downloaded[name]):
+            found.add(row)
         same = (downloaded[name].features, found.digests, found.labels) == (data.features, split.digests, split.labels)
         if not same:
             raise SharingError(f"The split {name} must be as it was uploaded, found otherwise. Run the command again.")

@@ -272,13 +272,15 @@ class _Upload:
         return info
 
     def undo(self, error: BaseException) -> str:
-        """Deletes the repository if this upload created it, and says what became of it."""
+        """Deletes the repository if this upload made all that is in it, and says what became of it."""
         name, url = self.target.name, self.target.url
         was_refused = any(isinstance(one, HfHubHTTPError) and one.response.status_code < 500 for one in causes(error))
         try:
-            if self.is_new:
+            if self.is_new and self._is_ours():
                 self.api.delete_repo(**self.repository, missing_ok=True)
                 return f"The new repository {name} was deleted again: nothing is left on the Hub."
+            if self.is_new:
+                return f"The new repository {name} stays, as it holds commits that may be of others: look at {url}"
             if self.is_creating:  # and no answer came
                 return f"If {url} exists now, it is new and empty."
             if self.done:
@@ -290,6 +292,13 @@ class _Upload:
             if self.is_new:
                 return f"The new repository {name} could not be deleted again: delete it at {url}/settings"
             return f"Files appear all together or not at all: look at {url} to see which."
+
+    def _is_ours(self) -> bool:
+        """Whether a new repository holds nothing but its first commit, which the Hub makes, and this upload."""
+        refs = self.api.list_repo_refs(**self.repository, include_pull_requests=True)
+        others = {ref.name for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or [])]}
+        commits = [commit.commit_id for commit in self.api.list_repo_commits(**self.repository)]
+        return others <= {"main", *self.target.tags} and set(commits[:-1]) <= {self.done}
 
     def _find(self) -> Any:
         """What the Hub says of the repository; `None` if there is none and it may be created."""
