@@ -9,20 +9,21 @@ A README.md in the folder is kept as the model card; what the options state is a
 from pathlib import Path
 
 from hear_hf.arguments import command_parser
+from hear_hf.sharing.checks import CheckArguments
 from hear_hf.sharing.models import CardArguments
 from hear_hf.sharing.publication import publish_model
 from hear_hf.sharing.upload import UploadArguments, destination, staging_folder
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_parser((UploadArguments, CardArguments), __doc__)
+    parser = command_parser((UploadArguments, CardArguments, CheckArguments), __doc__)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="The model's folder.")
     parser.add_argument("repository", metavar="REPOSITORY", help="Where to publish it, as OWNER/NAME.")
-    upload_args, card_args, args = parser.parse_args_into_dataclasses(argv)
+    upload_args, card_args, check_args, args = parser.parse_args_into_dataclasses(argv)
 
     with staging_folder() as temporary:
         target = destination(args.repository, "model", upload_args)
-        publish_model(args.folder, target, card_args, temporary, upload_args.dry_run)
+        publish_model(args.folder, target, card_args, temporary, check_args.trust_remote_code, upload_args.dry_run)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,12 @@ from .upload import Destination, announce, publish, show, verification
 
 
 def publish_model(
-    folder: Path, target: Destination, args: CardArguments, temporary: Path, dry_run: bool = False
+    folder: Path,
+    target: Destination,
+    args: CardArguments,
+    temporary: Path,
+    trust_remote_code: bool = False,
+    dry_run: bool = False,
 ) -> CommitInfo | None:
     """
     Publishes a model, and prints what is uploaded, what is kept back and what came of it.
@@ -20,6 +25,8 @@ def publish_model(
         target (`Destination`): Where to.
         args (`CardArguments`): What to state on its card.
         temporary (`Path`): A folder for what is uploaded.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code of the folder that is not the
+            installed package's.
         dry_run (`bool`, *optional*, defaults to `False`): Whether to stop before the upload.
 
     Returns:
@@ -30,7 +37,7 @@ def publish_model(
     """
     staged = temporary / "model"
     kept_back = stage(folder, staged)
-    checked = check_models(staged)
+    checked = check_models(staged, trust_remote_code)
     card = complete_card(staged, checked[0], args, target.name, title=folder.resolve().name)
     check_card(card, staged)
     card.save(staged / "README.md")

@@ -1,6 +1,7 @@
 """Uploads a folder to the Hub in one commit. An upload that fails says why, and leaves the repository as it was."""
 
-import tempfile
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments import option
+from .temporary import temporary_folder
 
 Kind = Literal["model", "dataset", "space"]
 REASONS = {
@@ -143,20 +145,32 @@ def full_name(repository: str) -> str:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A temporary folder for what is published."""
-    with tempfile.TemporaryDirectory() as temporary:
-        yield Path(temporary)
-
-
-@contextmanager
 def staging_folder() -> Iterator[Path]:
-    """A temporary folder for what a command publishes. A `SharingError` ends the command with its message alone."""
+    """
+    A temporary folder for what a command publishes.
+
+    A `SharingError` ends the command with its message alone, and a request to terminate as Ctrl+C does: the upload is
+    undone, and the folder and processes are gone.
+    """
     try:
-        with temporary_folder() as temporary:
+        with _termination_as_interrupt(), temporary_folder() as temporary:
             yield temporary
     except SharingError as error:
         raise SystemExit(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise SystemExit("Interrupted.") from error
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show(folder: Path, kept_back: dict[str, str] | None = None) -> None:

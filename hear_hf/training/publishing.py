@@ -7,7 +7,8 @@ from transformers import Trainer
 
 from ..sharing.models import CardArguments
 from ..sharing.publication import publish_model
-from ..sharing.upload import Destination, full_name, login, temporary_folder
+from ..sharing.temporary import temporary_folder
+from ..sharing.upload import Destination, full_name, login
 
 
 class PublishingTrainer(Trainer):
