@@ -21,7 +21,6 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
-    Trainer,
     TrainerCallback,
     set_seed,
 )
@@ -34,6 +33,7 @@ from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
+from .publishing import PublishingTrainer
 from .runs import RunArguments, SaveAtEpochEnd
 
 logger = logging.getLogger(__name__)
@@ -173,8 +173,8 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(Trainer):
-    """A Trainer whose model card is the report's, and whose loss is the mean over the clips of a whole step."""
+class FineTuningTrainer(PublishingTrainer):
+    """A Trainer whose loss is the mean over the clips of a whole step."""
 
     args: FineTuningArguments
     model: HEARForAudioClassification
@@ -217,9 +217,6 @@ class FineTuningTrainer(Trainer):
             args.seed,
         )
         logger.info(f"The head alone reached a training loss of {loss:.3f}.")
-
-    def create_model_card(self, *args, **kwargs):
-        """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
 
 
 def build_trainer(
