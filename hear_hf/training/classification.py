@@ -28,6 +28,7 @@ from transformers import (
 from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments
+from ..data.decoded_cache import DecodedCache
 from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
@@ -99,6 +100,11 @@ class FineTuningArguments(RunArguments):
         "clips (arXiv:2202.10054), which it reads once; 50 suit a pretrained model.",
     )
     head_learning_rate: float = option(default=1e-3, help="First learning rate of the head alone.")
+    decoded_cache: str | None = option(
+        default=None,
+        help="Decode each clip once into this folder, which then takes 115 MB per hour at 16 kHz, and read it from "
+        "there, in this run and in later ones.",
+    )
     class_balanced: bool = option(default=False, help="Weight each label by the inverse of its frequency in the loss.")
 
     def __post_init__(self):
@@ -106,6 +112,10 @@ class FineTuningArguments(RunArguments):
         super().__post_init__()
         if self.head_epochs < 0:
             raise ValueError(f"`head_epochs` must be at least 0, found: {self.head_epochs}")
+
+    def cache(self, sampling_rate: int) -> DecodedCache | None:
+        """Opens the cache of decoded clips, if there is to be one."""
+        return None if self.decoded_cache is None else DecodedCache(self.decoded_cache, sampling_rate)
 
     def best_by(self, metric: str) -> "FineTuningArguments":
         """Returns the same arguments with `metric` choosing the best checkpoint, unless they name one themselves."""
@@ -201,7 +211,12 @@ class FineTuningTrainer(PublishingTrainer):
         head.load_state_dict(
             type(head)(self.model.config).state_dict()
         )  # in place: the optimizer knows its parameters
-        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate)
+        cache = (
+            None
+            if args.decoded_cache is None
+            else DecodedCache(args.decoded_cache, self.processing_class.sampling_rate)
+        )
+        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate, cache=cache)
         loader = DataLoader(
             clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
         )
@@ -239,7 +254,9 @@ def build_trainer(
     label_names, multi_label = label_feature(dataset["train"])
     feature_extractor, model = load_model(model_args, label_names.names, multi_label)
     freeze(model, model_args.freeze)
-    train = prepare_clips(dataset["train"], feature_extractor.sampling_rate, augmentation_args)
+    rate = feature_extractor.sampling_rate
+    cache = training_args.cache(rate)
+    train = prepare_clips(dataset["train"], rate, augmentation_args, cache)
     collator = partial(collate, feature_extractor=feature_extractor)
     rate_factors = (model_args.acoustic_learning_rate_scale, model_args.layerwise_learning_rate_decay)
     return FineTuningTrainer(
@@ -247,7 +264,7 @@ def build_trainer(
         training_args.best_by("mean_average_precision" if multi_label else "accuracy"),
         data_collator=collator,
         train_dataset=train,
-        eval_dataset=prepare_clips(dataset["validation"], feature_extractor.sampling_rate),
+        eval_dataset=prepare_clips(dataset["validation"], rate, cache=cache),
         processing_class=feature_extractor,
         compute_metrics=multi_label_metrics if multi_label else single_label_metrics,
         compute_loss_func=build_loss(dataset["train"], training_args),

@@ -247,7 +247,8 @@ def test_a_new_head_owes_nothing_to_that_of_the_checkpoint(tones, pretrained, tm
 
 
 def test_a_head_of_several_labels_learns_alone(tagged, pretrained, tmp_path):
-    metrics = run(tmp_path / "run", "--train_file", tagged, "--model_name_or_path", pretrained, *HEAD_ALONE)
+    options = ["--train_file", tagged, "--model_name_or_path", pretrained, "--decoded_cache", tmp_path / "cache"]
+    metrics = run(tmp_path / "run", *options, *HEAD_ALONE)
     assert metrics["validation_mean_average_precision"] > 0.8
 
 
