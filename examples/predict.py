@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from hear_hf.arguments import command_parser, option
-from hear_hf.data.sources import find_audio
+from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
 from hear_hf.data.unusable import decode_usable, describe
 
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.output_file and args.output_file.suffix not in OUTPUT_SUFFIXES:
         parser.error(f"--output_file must end in .csv or .jsonl, found {args.output_file.name}")
 
-    clips = {name: name for name in find_audio(named.files)} if named.files else demo_clips()
+    clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
     classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
     sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
     progress = tqdm(clips.items(), unit="file", disable=None if len(clips) > NUM_WITHOUT_PROGRESS else True)

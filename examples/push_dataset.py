@@ -3,7 +3,8 @@
     python examples/push_dataset.py my_sounds me/my-sounds --dry_run
     python examples/push_dataset.py train.csv test.csv me/my-sounds --private --license cc-by-4.0
 
-A folder has one sub-folder per class, or train/, validation/ and test/ above those. Tables (CSV, TSV, JSON, parquet)
+A folder has one sub-folder per class, or metadata.csv files that name clips and labels (Hugging Face's audiofolder);
+train/, validation/ and test/ may stand above either. Tables (CSV, TSV, JSON, parquet)
 name the clips and their labels, and are the split that their file's name begins with, else train. A README.md in the
 folder is kept as the card.
 """
@@ -11,7 +12,14 @@ folder is kept as the card.
 from pathlib import Path
 
 from hear_hf.arguments import command_parser
-from hear_hf.sharing.datasets import DatasetArguments, compare_download, dataset_card, load_clips, stage_dataset
+from hear_hf.sharing.datasets import (
+    DatasetArguments,
+    compare_download,
+    dataset_card,
+    load_clips,
+    source_folders,
+    stage_dataset,
+)
 from hear_hf.sharing.upload import (
     UploadArguments,
     announce,
@@ -32,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     with staging_folder() as temporary:
         target, staged = destination(args.repository, "dataset", upload_args), temporary / "dataset"
         clips = load_clips(args.sources, dataset_args)
-        data = stage_dataset(clips, staged / "data", dataset_args.skip_broken)
+        folders = source_folders(args.sources)
+        data = stage_dataset(clips, staged / "data", dataset_args.skip_broken, folders)
         card = dataset_card(data, dataset_args.license, target.name, own=Path(args.sources[0]) / "README.md")
         card.save(staged / "README.md")
         show(staged)

@@ -132,11 +132,11 @@ class HEARStream:
 
         Raises:
             `ValueError`: for NaN or infinity, and several channels.
-            `TypeError`: for values that are not samples (text, booleans, int64, ...).
+            `TypeError`: for values that are not samples (text, bytes, booleans, int64, ...).
         """
         if np.shape(block) == (0,):
             return []
-        samples, results = self.block_checks._as_waveform(block, 0), []
+        samples, results = self.block_checks._as_waveform(block, "The block"), []
         while len(samples):
             if self._num_kept == len(self._kept):
                 self._drop_segment()
@@ -155,10 +155,16 @@ class HEARStream:
         Raises:
             `ValueError`: as long as less than 12.6 ms of audio has been received.
         """
+        num_samples, shortest = self._num_dropped + self._num_kept, self.clip_checks.min_num_samples
+        if num_samples < shortest:
+            raise ValueError(
+                f"The stream must hold at least {shortest} samples ({1000 * shortest / self.sampling_rate:.1f} ms), "
+                f"found: {num_samples}. Push more of them, or see why its source ends so soon."
+            )
         (samples,) = self.clip_checks(self._kept[: self._num_kept], sampling_rate=self.sampling_rate).input_values
         pooled, _ = self._pool(torch.from_numpy(samples))
         logits = self.model.classifier(pooled)
-        return self._result(logits[0], 0, self._num_dropped + self._num_kept)
+        return self._result(logits[0], 0, num_samples)
 
     def finish(self) -> HEARStreamResult:
         """Returns the [`~HEARStream.decision`] and ends the stream; the next block begins a new one."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..arguments import option
+from .unusable import MIN_SECONDS
 
 
 @dataclass
@@ -28,6 +29,13 @@ class AugmentationArguments:
         help="Mix pairs of clips in shares drawn from Beta(alpha, alpha) (arXiv:1710.09412); 0 mixes none.",
     )
 
+    def __post_init__(self):
+        if self.max_length_seconds is not None and self.max_length_seconds < MIN_SECONDS:
+            raise ValueError(
+                f"`max_length_seconds` must be at least {MIN_SECONDS:.4f}, which the model needs, found: "
+                f"{self.max_length_seconds}. Give seconds, not milliseconds or samples."
+            )
+
 
 def uniform(low: float, high: float) -> float:
     return low + (high - low) * torch.rand(()).item()
@@ -36,7 +44,7 @@ def uniform(low: float, high: float) -> float:
 def augment(waveform: np.ndarray, sampling_rate: int, args: AugmentationArguments) -> np.ndarray:
     """Crops, shifts and amplifies a clip at random: (num_samples,) -> (at most num_samples,)."""
     if args.max_length_seconds is not None:
-        length = int(args.max_length_seconds * sampling_rate)
+        length = round(args.max_length_seconds * sampling_rate)
         start = int(uniform(0, max(len(waveform) - length, 0) + 1))
         waveform = waveform[start : start + length]
     if args.random_shift_seconds > 0:

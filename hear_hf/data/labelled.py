@@ -3,24 +3,23 @@
 Every source gives a `DatasetDict` of undecoded `audio` and a `label`; `decode_audio` turns one entry into samples.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, List, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict
 
 from ..arguments import option
+from .folders import SPLIT_NAMES, concatenated, load_folder
+from .held_out import clip_keys, divide_clips, warn_of_repeated
+from .labels import encode_labels
 from .sources import (
     TABLE_SUFFIXES,
     SourceArguments,
-    audio_files,
     draw,
     find_files,
-    from_files,
     load_from_hub,
     read_tables,
     undecoded,
@@ -28,8 +27,6 @@ from .sources import (
 )
 from .spoken_digits import spoken_digits
 from .unusable import skip_unusable
-
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 
 
 @dataclass
@@ -40,7 +37,9 @@ class DataArguments(SourceArguments):
     """
 
     data_dir: str | None = option(
-        default=None, help="A folder with one sub-folder per class, or with train/, validation/ and test/ above those."
+        default=None,
+        help="A folder with one sub-folder per class, or with metadata.csv or .jsonl files that name clips and labels "
+        "(Hugging Face's audiofolder); train/, validation/ and test/ may stand above either.",
     )
     train_file: list[str] | None = option(
         default=None,
@@ -59,10 +58,11 @@ class DataArguments(SourceArguments):
     group_column: str | None = option(
         default=None, help="A column (speaker, fold) whose groups the automatic validation split keeps together."
     )
-    multi_label: bool = option(
-        default=False,
+    multi_label: bool | None = option(
+        default=None,
+        metadata={"nargs": "?", "const": True},
         help="Let a clip have any number of labels: a list, or names joined by ';' (both are recognised without this "
-        "option) or ','.",
+        "option) or ','. False keeps names with ';' whole.",
     )
     validation_share: float = option(
         default=0.1, help="Validate on this share of the training clips where there is no validation split."
@@ -114,9 +114,12 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
     for split, dataset in splits.items():
         _require_columns(dataset, list(keep_columns), split, "the column's name, or leave the split out")
     splits = encode_labels(splits, data_args.multi_label, keep_columns)
+    keys = {split: clip_keys(dataset) for split, dataset in splits.items()}
+    warn_of_repeated(splits, keys)
     rng = np.random.default_rng(seed)
     if "validation" not in splits:
-        train, validation = _split_indices(splits["train"]["label"][:], groups, data_args.validation_share, rng)
+        labels = splits["train"]["label"][:]
+        train, validation = divide_clips(labels, keys["train"], groups, data_args.validation_share, rng)
         splits["validation"] = splits["train"].select(validation)
         splits["train"] = splits["train"].select(train)
     if data_args.clips_per_class is not None:
@@ -183,7 +186,7 @@ def load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
     if data_args.dataset_name:
         splits = _load_hub(data_args)
     elif data_args.data_dir:
-        return _load_folder(Path(data_args.data_dir))
+        return load_folder(data_args.data_dir, data_args.label_column_name)
     elif data_args.train_file:
         files = {split: getattr(data_args, f"{split}_file") for split in SPLIT_NAMES}
         splits = {split: _load_tables(paths, data_args) for split, paths in files.items() if paths}
@@ -225,188 +228,10 @@ def _load_hub(data_args: DataArguments) -> dict[str, Dataset]:
     return splits
 
 
-def _load_folder(folder: Path) -> dict[str, Dataset]:
-    if not folder.is_dir():
-        raise ValueError(f"--data_dir must be a folder with one sub-folder per class, found none at {folder}")
-    # A class may be called "train"; only a split has folders inside.
-    if not _subfolders(folder / "train"):
-        return {"train": _load_class_folders(folder)}
-    splits = {}
-    for subfolder in _subfolders(folder):
-        split = next((split for split, names in SPLIT_NAMES.items() if subfolder.name in names), None)
-        if split is None or split in splits:
-            raise ValueError(
-                f"Beside train/, {folder} must hold only validation/ (or one of {SPLIT_NAMES['validation'][1:]}) and "
-                f"test/, found: {[path.name for path in _subfolders(folder)]}. Move or rename {subfolder.name}/."
-            )
-        splits[split] = _load_class_folders(subfolder)
-    return splits
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _load_class_folders(folder: Path) -> Dataset:
-    paths, labels = [], []
-    for class_folder in _subfolders(folder):
-        clips = audio_files(class_folder)
-        if not clips:
-            raise ValueError(
-                f"Each class folder must hold audio files, found none in {class_folder}. Add clips or remove it."
-            )
-        paths += clips
-        labels += [class_folder.name] * len(clips)
-    if not paths:
-        raise ValueError(f"{folder} must hold one sub-folder of audio files per class, found no sub-folder.")
-    return from_files(paths).add_column("label", labels)
-
-
 def _load_tables(patterns: list[str], data_args: DataArguments) -> Dataset:
     datasets, column = [], data_args.audio_column_name
     for dataset, folder in read_tables(find_files(patterns, TABLE_SUFFIXES)):
         if column in dataset.column_names:
             dataset = with_absolute_paths(undecoded(dataset, column), column, folder)
         datasets.append(dataset)
-    for dataset in datasets:
-        if dataset.features != datasets[0].features:
-            raise ValueError(
-                f"The tables of a split must have the same columns, found: {datasets[0].features} and "
-                f"{dataset.features}. Make them equal."
-            )
-    return concatenate_datasets(datasets)
-
-
-def encode_labels(splits: dict[str, Dataset], multi_label: bool, keep_columns: tuple[str, ...]) -> dict[str, Dataset]:
-    """Gives all splits the same classes, and drops every column but `audio`, `label` and those to keep."""
-    labels, class_names = {}, {}
-    for split, dataset in splits.items():
-        labels[split], class_names[split] = _named_labels(dataset.features["label"], dataset["label"][:], split)
-    labels = _split_joined_labels(labels, class_names, multi_label)
-    multi_label = multi_label or any(isinstance(label, list) for values in labels.values() for label in values)
-    for split, values in labels.items():
-        if multi_label:
-            labels[split] = [[label] if isinstance(label, str) else label or [] for label in values]
-        elif None in values:
-            raise ValueError(
-                f"Each clip must have a label, found {values.count(None)} of {len(values)} in the {split} split "
-                "without. Remove them, or leave the split out."
-            )
-
-    used = {split: set(chain(*values) if multi_label else values) for split, values in labels.items()}
-    names = class_names["train"] or _sorted_names(used["train"])
-    if len(names) < (1 if multi_label else 2):
-        raise ValueError(f"The train split must have at least two classes, found: {names}")
-    for split, found in used.items():
-        if found - set(names):
-            raise ValueError(
-                f"The {split} split must have only labels of the train split, found also: "
-                f"{sorted(found - set(names))}. Correct or remove them, or add clips of them to train."
-            )
-
-    feature = ClassLabel(names=names)
-    for split, values in labels.items():
-        if multi_label:
-            ids = [[feature.str2int(name) for name in dict.fromkeys(clip)] for clip in values]
-        else:
-            ids = feature.str2int(values)
-        dataset = splits[split].select_columns(["audio", *keep_columns])
-        splits[split] = dataset.add_column("label", ids, feature=List(feature) if multi_label else feature)
-    return splits
-
-
-def with_label_names(dataset: Dataset, column: str, source: str) -> Dataset:
-    """
-    Makes of a column of labels lists of names, empty where a clip has none or where there is no such column.
-
-    Args:
-        dataset (`Dataset`): Clips, of which some may have labels.
-        column (`str`): The column of names, lists of them, or several joined by ";".
-        source (`str`): Names the clips in errors.
-    """
-    lists: list[list[str]] = [[]] * len(dataset)
-    if column in dataset.column_names:
-        values, declared = _named_labels(dataset.features[column], dataset[column][:], source)
-        lists = [value if isinstance(value, list) else [value] if value else [] for value in values]
-        if declared is None:
-            lists = [[part.strip() for name in names for part in name.split(";") if part.strip()] for names in lists]
-        dataset = dataset.remove_columns(column)
-    return dataset.add_column(column, lists, feature=List(Value("string")))
-
-
-def _named_labels(feature: Any, values: list, split: str) -> tuple[list, list[str] | None]:
-    """Each clip's label by name (`None` where it has none) or list of names, and the classes declared, if any."""
-    item = getattr(feature, "feature", feature)  # of a list
-    dtype = str(getattr(item, "dtype", item))
-    if not dtype.startswith(("string", "large_string", "int", "uint", "bool")):
-        raise ValueError(f"Labels must be strings, integers or lists of them, found in the {split} split: {feature}")
-    declared = item.names if isinstance(item, ClassLabel) else None
-
-    def name(value):
-        if isinstance(value, list):
-            return [name(one) for one in value if name(one) is not None]
-        if value is None or value == "" or (declared and value < 0):  # the Hub's -1: not published
-            return None
-        return declared[value] if declared else str(value)
-
-    return [name(value) for value in values], declared
-
-
-def _split_joined_labels(labels: dict[str, list], class_names: dict[str, Any], multi_label: bool) -> dict[str, list]:
-    """Splits strings such as "dog;cat" into lists, where they are not the declared name of a class."""
-    plain = {split: values for split, values in labels.items() if class_names[split] is None}
-    joined = [split for split, values in plain.items() if not any(isinstance(label, list) for label in values)]
-    if any(label and ";" in label for split in joined for label in labels[split]):
-        delimiter = ";"
-    elif multi_label:
-        delimiter = ","
-    else:
-        return labels
-    parts = {
-        split: [[part.strip() for part in (label or "").split(delimiter) if part.strip()] for label in labels[split]]
-        for split in joined
-    }
-    return labels | parts
-
-
-def _sorted_names(names: set[str]) -> list[str]:
-    try:
-        return sorted(names, key=lambda name: (int(name), name))
-    except ValueError:
-        return sorted(names)
-
-
-def _split_indices(
-    labels: list, groups: list[Hashable] | None, share: float, rng: np.random.Generator
-) -> tuple[list[int], list[int]]:
-    """
-    Draws a validation share: of each class (of a clip's rarest one) without groups, of all clips with them, smallest
-    groups first. Every class keeps a clip in train.
-    """
-    clips = [label if isinstance(label, list) else [label] for label in labels]
-    remaining = Counter(chain(*clips))
-    units, strata = defaultdict(list), defaultdict(list)
-    for index in range(len(clips)):
-        units[index if groups is None else groups[index]].append(index)
-    for unit in units.values():
-        stratum = min(clips[unit[0]], key=remaining.__getitem__, default=None) if groups is None else None
-        strata[stratum].append(unit)
-
-    validation = []
-    for members in strata.values():
-        quota = num_wanted = max(1, round(share * sum(map(len, members))))
-        for unit in sorted((members[i] for i in rng.permutation(len(members))), key=len):
-            lost = Counter(chain(*(clips[index] for index in unit)))
-            fits = num_wanted == quota or len(unit) / 2 < num_wanted
-            if fits and all(lost[label] < remaining[label] for label in lost):
-                validation += unit
-                num_wanted -= len(unit)
-                remaining -= lost
-    if not validation:
-        raise ValueError(
-            f"A validation split must leave each class a clip in train, found no way among {len(units)} "
-            f"{'clips' if groups is None else 'groups'} to draw one. Add clips or give a validation split."
-        )
-    return sorted(set(range(len(clips))) - set(validation)), sorted(validation)
+    return concatenated(datasets)

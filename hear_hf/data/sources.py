@@ -3,8 +3,11 @@
 Clips stay encoded: a column of audio holds what `decode_audio` takes, and its paths are absolute.
 """
 
+import codecs
 import glob
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +20,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import soundfile
 from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..arguments import option
 from ..markdown import code_span
-from .unusable import MAX_UNUSABLE_SHARE
+from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE, RENAMING
 
-AUDIO_SUFFIXES = ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .m4a .mp4 .aac .wma .webm".split()
+logger = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = (
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .sph .voc .caf "
+    ".m4a .mp4 .aac .wma .webm .weba .mka .amr .3gp"
+).split()
+# What file systems and archives leave behind; so do all names that begin with a dot, such as ._x.wav.
+LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLE_SUFFIXES = [*SEPARATORS, ".json", ".jsonl", ".parquet"]
 NUM_PATHS_TRIED = 1_000  # a table may have millions
@@ -111,13 +122,56 @@ def find_files(patterns: Iterable[str], suffixes: list[str]) -> list[Path]:
     return paths
 
 
-def audio_files(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """Lists the audio files in a folder, and with `recursive` those below it, in order and without hidden ones."""
-    found: list[Path] = []
-    for parent, subfolders, names in os.walk(os.path.abspath(folder)):
-        subfolders[:] = [name for name in subfolders if recursive and not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
+def is_visible(name: str) -> bool:
+    """Whether a file or a folder of this name was put there by its owner."""
+    return not name.startswith(".") and name.lower() not in LEFT_BEHIND
+
+
+def files_below(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """Lists the audio files in and below a folder, and the others, in order, through links and without hidden ones."""
+    audio: list[Path] = []
+    others: list[Path] = []
+    for parent, subfolders, names in os.walk(os.path.abspath(folder), followlinks=True):
+        subfolders[:] = [name for name in subfolders if is_visible(name) and not _leads_back(Path(parent, name))]
+        for name in filter(is_visible, names):
+            path = Path(parent, name)
+            (audio if is_audio(path) else others).append(path)
+    return sorted(audio), sorted(others)
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
+def is_audio(path: str | Path) -> bool:
+    """Whether a file is audio by its suffix or, of any other suffix, by its content."""
+    if os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            return soundfile.info(file).frames > 0
+    except (OSError, soundfile.LibsndfileError, TypeError):  # TypeError: raw samples, by their suffix
+        return False
+
+
+def audio_files(folder: str | Path) -> list[Path]:
+    """Lists the audio files in and below a folder, in order and without hidden ones."""
+    return files_below(folder)[0]
+
+
+def warn_of_left_out(folder: str | Path, files: dict[str, list[Path]]) -> None:
+    """Counts the files of a folder that are not used, by the reason, and names the first few of each."""
+    for reason, paths in files.items():
+        if paths:
+            names = [readable(os.path.relpath(path, folder)) for path in paths[:MAX_NAMED]]
+            named = ", ".join(names + ["..."] * (len(paths) > MAX_NAMED))
+            logger.warning(f"Left out of {readable(folder)}, as {reason}: {named} ({len(paths)} in all)")
+
+
+def readable(name: str | Path) -> str:
+    """A name with the bytes that are no UTF-8 written as escapes, as they can neither be printed nor stored."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def find_audio(names: Iterable[str]) -> list[str]:
@@ -125,31 +179,42 @@ def find_audio(names: Iterable[str]) -> list[str]:
     Lists the audio files that paths, folders and glob patterns lead to, in the order given and each once.
 
     Args:
-        names (`Iterable[str]`): A path that exists is that file, of whatever suffix. Folders and patterns lead to the
-            audio files in and below them, hidden ones apart. A name that leads to none stays as it is: reading it
-            says what is wrong.
+        names (`Iterable[str]`): A path that exists is that file, whatever it holds. Folders and patterns lead to the
+            audio files in and below them, hidden ones apart; a warning counts the other files of folders. A name that
+            leads to none stays as it is: reading it says what is wrong.
     """
     found: list[str] = []
     for name in names:
         if os.path.isdir(name):
-            below = audio_files(name, recursive=True)
+            below, others = files_below(name)
+            warn_of_left_out(name, {"they hold no audio": others})
             matches = [os.path.join(name, path.relative_to(os.path.abspath(name))) for path in below]
         elif os.path.isfile(name):
             matches = [name]
         else:
-            matches = [path for path in sorted(glob.glob(name, recursive=True)) if _is_audio(path)]
+            matches = [path for path in sorted(glob.glob(name, recursive=True)) if _is_audio_file(path)]
         found += matches or [name]
     return list(dict.fromkeys(found))
 
 
-def _is_audio(path: str) -> bool:
-    return os.path.isfile(path) and os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
+def _is_audio_file(path: str) -> bool:
+    return os.path.isfile(path) and is_visible(os.path.basename(path)) and is_audio(path)
 
 
 def from_files(paths: list[Path], streaming: bool = False) -> Dataset | IterableDataset:
-    """Makes a data set of audio files, with the column `audio`."""
+    """Makes a data set of audio files, with the column `audio`; raises `ValueError` where a name is no UTF-8."""
+    _check_names(paths)
     dataset = undecoded(Dataset.from_dict({"audio": [str(path) for path in paths]}), "audio")
     return as_stream(dataset) if streaming else dataset
+
+
+def _check_names(paths: list[Path]) -> None:
+    wrong = [path for path in paths if readable(path) != str(path)]
+    if wrong:
+        raise ValueError(
+            f"The names of files and folders must be UTF-8, found {len(wrong)} that are not, probably Latin-1, the "
+            f"first {readable(wrong[0])}. Rename them, for example with {RENAMING}."
+        )
 
 
 def as_stream(dataset: Dataset) -> IterableDataset:
@@ -178,8 +243,9 @@ def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Da
         Data sets in the order of the files, each with the folder that its paths are relative to.
 
     Raises:
-        `ValueError`: There are no rows; the message names the file.
+        `ValueError`: There are no rows, or text or a name is not in UTF-8; the message names the file.
     """
+    _check_names(paths)
     for (folder, suffix, header), neighbours in groupby(paths, _kind):
         settings: dict[str, Any] = {"path": "parquet" if suffix == ".parquet" else "json"}
         if suffix in SEPARATORS:
@@ -191,6 +257,8 @@ def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Da
 def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
     """The folder and the suffix of a table that has rows, and the columns that a CSV or TSV file names."""
     suffix, header, num_rows = path.suffix.lower(), (), 1
+    if suffix != ".parquet":
+        _check_encoding(path)
     if suffix in SEPARATORS:
         try:
             first_row = pd.read_csv(path, sep=SEPARATORS[suffix], nrows=1)
@@ -202,6 +270,32 @@ def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
     if num_rows == 0:
         raise _no_clips(path)
     return path.parent, suffix, header
+
+
+def _check_encoding(path: Path) -> None:
+    """Refuses text in another encoding than UTF-8, which spreadsheets write in many countries."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                raise _no_utf8(path, line, error.object) from error
+            if b"\0" in block:
+                raise _no_utf8(path, line, block)
+            line += block.count(b"\n")
+
+
+def _no_utf8(path: Path, line: int, content: bytes) -> ValueError:
+    if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "UTF-16"
+    else:  # of these two the latter alone has characters from 0x80 to 0x9f
+        encoding = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", content) else "ISO-8859-1"
+    return ValueError(
+        f"{path} must be text in UTF-8, found another encoding in line {line}, probably {encoding}. Save it as UTF-8, "
+        f"or convert it: iconv -f {encoding} -t UTF-8 {path.name} > utf8_{path.name}"
+    )
 
 
 def _read(paths: list[Path], streaming: bool, settings: dict[str, Any]) -> Dataset | IterableDataset:

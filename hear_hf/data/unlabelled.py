@@ -17,20 +17,21 @@ from ..arguments import option
 from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
 from .clips import CODES_COLUMN, LABELS_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
-from .labelled import with_label_names
+from .labels import with_label_names
 from .sources import (
     AUDIO_SUFFIXES,
     TABLE_SUFFIXES,
     SourceArguments,
     as_stream,
-    audio_files,
     column_names,
     draw,
+    files_below,
     find_files,
     from_files,
     load_from_hub,
     read_tables,
     undecoded,
+    warn_of_left_out,
     with_absolute_paths,
 )
 from .spoken_digits import spoken_digits
@@ -277,7 +278,8 @@ def _load_source(
         dataset = load_from_hub(args, split=args.dataset_split_name, streaming=streaming)
         return _with_our_columns(dataset, args, teacher_args, args.dataset_name)
     if args.data_dir:
-        paths = audio_files(args.data_dir, recursive=True)
+        paths, others = files_below(args.data_dir)
+        warn_of_left_out(args.data_dir, {"they hold no audio": others})
         if not paths:
             raise ValueError(
                 f"--data_dir must be a folder with audio files in or below it, found none in {args.data_dir}"

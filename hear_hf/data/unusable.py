@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MAX_UNUSABLE_SHARE = 0.1
 MAX_NAMED = 10
+RENAMING = "`convmv -f latin1 -t utf8 -r --notest FOLDER`"  # of names that are no UTF-8
 # Of labelled clips: 201 samples at 16 kHz, and enough at any higher rate.
 MIN_SECONDS = HEARFeatureExtractor().min_num_samples / HEARFeatureExtractor().sampling_rate
 NUM_THREADS = min(8, os.cpu_count() or 1)  # of a check; each holds a whole clip, which may be long
@@ -30,7 +31,7 @@ class UnusableClip(ValueError):
     """A clip that cannot be decoded, is too short, or lacks what the training needs of it."""
 
 
-def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> np.ndarray:
+def read_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
     """
     Decodes a clip.
 
@@ -38,6 +39,9 @@ def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = No
         audio (`Any`): What `decode_audio` takes.
         min_seconds (`float`): The shortest clip to accept.
         sampling_rate (`int`, *optional*): The rate to decode to, in Hz; the clip's own by default.
+
+    Returns:
+        The samples, float32 of shape `(num_samples,)`, and their rate.
 
     Raises:
         `UnusableClip`: It cannot be decoded or is too short.
@@ -47,12 +51,19 @@ def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = No
             samples, sampling_rate = read_audio(audio)
         else:
             samples = decode_audio(audio, sampling_rate)
+    except UnicodeEncodeError as error:
+        raise UnusableClip(f"its name must be UTF-8, found another encoding: rename it with {RENAMING}") from error
     except Exception as error:  # whatever a decoder raises on a broken file: it must not end the run
         raise UnusableClip(str(error)) from error
     seconds = len(samples) / sampling_rate
     if seconds < min_seconds:
         raise UnusableClip(f"it lasts {1000 * seconds:.1f} ms, less than {1000 * min_seconds:.1f} ms")
-    return samples
+    return samples, sampling_rate
+
+
+def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> np.ndarray:
+    """Returns the samples of `read_usable` alone."""
+    return read_usable(audio, min_seconds, sampling_rate)[0]
 
 
 def describe(audio: Any, default: str, error: Exception) -> str:

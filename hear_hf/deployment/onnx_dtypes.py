@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
 from ..data.decoding import decode_audio
-from ..data.sources import AUDIO_SUFFIXES
+from ..data.sources import audio_files
 from .onnx_graph import is_front_end, linear_layers
 from .onnx_session import model_inputs
 
@@ -31,7 +31,7 @@ class CalibrationClips(CalibrationDataReader):
 
 def calibration_files(folder: str, seed: int = 0) -> list[Path]:
     """Draws at most 64 of the audio files in a folder and its sub-folders."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    files = audio_files(folder)
     if not files:
         raise ValueError(
             f"--calibration_data must be a folder with audio files, found none in {folder}. Name another folder."

@@ -1,11 +1,13 @@
 """Which clips a probe is trained on, which ones choose its regularisation, and which ones it is scored on."""
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 
+from ..data.held_out import clip_keys
 from ..data.labelled import label_feature
 
 NUM_TUNING_FOLDS = 3
@@ -19,6 +21,7 @@ class Clips(NamedTuple):
     splits: np.ndarray  # names
     labels: np.ndarray  # class indices (num_clips,), or 0 and 1 (num_clips, num_labels)
     groups: np.ndarray | None  # values of the fold column
+    keys: np.ndarray | None = None  # equal numbers for a clip that is listed again
 
     @property
     def metric(self) -> str:
@@ -59,7 +62,9 @@ def gather_clips(dataset: DatasetDict, fold_column: str | None = None, num_folds
     if groups is not None and len(set(groups)) < 2:
         raise ValueError(f"The column {fold_column!r} must have at least two values, found: {set(groups)}.")
     splits = np.repeat(names, [len(dataset[split]) for split in names])
-    return Clips(audio.select_columns("audio"), splits, np.asarray(labels), groups)
+    numbers: dict[Hashable, int] = {}
+    keys = np.array([numbers.setdefault(key, len(numbers)) for key in clip_keys(audio)])
+    return Clips(audio.select_columns("audio"), splits, np.asarray(labels), groups, keys)
 
 
 def make_folds(clips: Clips, num_folds: int | None, seed: int) -> list[Fold]:
@@ -67,7 +72,7 @@ def make_folds(clips: Clips, num_folds: int | None, seed: int) -> list[Fold]:
     if clips.groups is not None:
         outer = list(LeaveOneGroupOut().split(clips.labels, groups=clips.groups))
     elif num_folds is not None:
-        outer = divide(clips.labels, num_folds, seed)
+        outer = divide(clips.labels, num_folds, seed, clips.keys)
     elif "test" in clips.splits:
         train, test = np.flatnonzero(clips.splits != "test"), np.flatnonzero(clips.splits == "test")
         return [Fold(train, [train_and_validation(clips.splits[train])], test)]
@@ -84,17 +89,22 @@ def tuning_divisions(clips: Clips, train: np.ndarray, seed: int) -> list[Divisio
     """Divides the training clips of a fold, and keeps each group of them on one side where there are several."""
     groups = None if clips.groups is None else clips.groups[train]
     if groups is None or len(set(groups)) < 2:
-        return divide(clips.labels[train], NUM_TUNING_FOLDS, seed)
+        keys = None if clips.keys is None else clips.keys[train]
+        return divide(clips.labels[train], NUM_TUNING_FOLDS, seed, keys)
     return list(GroupKFold(min(NUM_TUNING_FOLDS, len(set(groups)))).split(train, groups=groups))
 
 
-def divide(labels: np.ndarray, num_folds: int, seed: int) -> list[Division]:
-    """Divides clips into random folds, each with its share of every label where a clip has one."""
-    if len(labels) < num_folds:
+def divide(labels: np.ndarray, num_folds: int, seed: int, keys: np.ndarray | None = None) -> list[Division]:
+    """Divides clips into random folds, each with its share of every label where a clip has one; no clip is in two."""
+    num_clips = len(labels if keys is None else np.unique(keys))
+    if num_clips < num_folds:
         raise ValueError(
-            f"Each fold must have a clip, found {len(labels)} clips for {num_folds} folds. Add clips, or take fewer "
+            f"Each fold must have a clip, found {num_clips} clips for {num_folds} folds. Add clips, or take fewer "
             "folds."
         )
     can_stratify = labels.ndim == 1 and np.bincount(labels).max() >= num_folds
+    if num_clips < len(labels):
+        grouped = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed) if can_stratify else None
+        return list((grouped or GroupKFold(num_folds)).split(labels, labels, groups=keys))
     divider = StratifiedKFold if can_stratify else KFold
     return list(divider(num_folds, shuffle=True, random_state=seed).split(labels, labels))

@@ -1,5 +1,6 @@
 """`examples/predict.py` on a small model: what it shows and writes of files, folders and patterns, and of none."""
 
+import contextlib
 import csv
 import json
 import os
@@ -88,6 +89,19 @@ def test_broken_files_are_named_and_counted_and_the_others_classified(checkpoint
     assert names(shown) == clips[1:]
     named = [line.partition(": ")[0] for line in refused.splitlines() if ".wav: " in line]
     assert named == ["clips/a.wav", "clips/short.wav", "absent.wav"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the names of files are text")
+@pytest.mark.parametrize("options", [[], ["--output_file", "t.csv"], ["--output_file", "t.jsonl"]])
+def test_a_name_that_is_no_utf_8_is_shown_with_escapes_and_the_others_are_classified(
+    checkpoint, clips, capsys, options
+):
+    Path(os.fsdecode(b"clips/caf\xe9.wav")).write_bytes(Path(clips[0]).read_bytes())
+    with contextlib.suppress(SystemExit):
+        predict.main([checkpoint, "clips", *options])
+    printed = capsys.readouterr()
+    found = printed.out + printed.err + "".join(Path(file).read_text(encoding="utf-8") for file in options[1:])
+    assert r"clips/caf\xe9.wav" in found.replace(r"\\", "\\") and clips[0] in found and clips[1] in found
 
 
 def test_an_empty_folder_is_refused(checkpoint, tmp_path, capsys):

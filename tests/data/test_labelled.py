@@ -416,7 +416,7 @@ def test_files_of_one_split_with_different_columns_are_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "multi_label"),
-    [(["dog;cat", "cat", ""], False), (["dog; cat", "cat", ""], True), (["dog,cat", "cat", ""], True)],
+    [(["dog;cat", "cat", ""], None), (["dog; cat", "cat", ""], True), (["dog,cat", "cat", ""], True)],
 )
 def test_joined_names_are_several_labels(tmp_path, labels, multi_label):
     file = write_table(tmp_path, rows(labels))

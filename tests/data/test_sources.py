@@ -73,8 +73,7 @@ def test_a_path_that_exists_is_that_file_and_others_are_patterns(tmp_path, label
 def test_hidden_files_and_folders_are_no_clips(tmp_path):
     write_clips(tmp_path, "a.wav", "._a.wav", "deep/b.FLAC", "deep/._b.wav", ".trash/c.wav")
     (tmp_path / ".DS_Store").touch()
-    assert audio_files(tmp_path) == [tmp_path / "a.wav"]
-    assert audio_files(tmp_path, recursive=True) == [tmp_path / "a.wav", tmp_path / "deep" / "b.FLAC"]
+    assert audio_files(tmp_path) == [tmp_path / "a.wav", tmp_path / "deep" / "b.FLAC"]
 
 
 def test_paths_are_absolute_wherever_the_command_was_started(tmp_path, monkeypatch):
@@ -116,6 +115,29 @@ def test_labelled_tables_of_one_folder_with_different_columns_are_an_error(tmp_p
     (tmp_path / "2.csv").write_text("audio,label,fold\na.wav,y,3\n")
     with pytest.raises(ValueError, match="must have the same columns"):
         load_labelled_audio(DataArguments(train_file=[str(tmp_path / "*.csv")]))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [("latin-1", "ISO-8859-1"), ("cp1252", "WINDOWS-1252"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16")],
+)
+@pytest.mark.parametrize("line", [2, 200_000])
+def test_text_that_is_no_utf_8_is_named_with_its_encoding_and_the_remedy(tmp_path, suffix, encoding, named, line):
+    label = "“café”" if encoding == "cp1252" else "café"
+    text = "audio,label\n" + "a.wav,x\n" * (line - 2) + f"a.wav,{label}\n"
+    (tmp_path / f"t.{suffix}").write_bytes(text.encode(encoding))
+    first = r"\d" if named == "UTF-16" else line
+    remedy = rf"probably {named}\..*iconv -f {named} -t UTF-8 t\.{suffix} > utf8_t\.{suffix}"
+    with pytest.raises(ValueError, match=rf"t\.{suffix} must be text in UTF-8, found .* in line {first}, {remedy}"):
+        read(tmp_path / f"t.{suffix}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_text_in_utf_8_is_read_with_and_without_a_byte_order_mark(tmp_path, encoding):
+    write_clips(tmp_path, "é.wav")
+    (tmp_path / "t.csv").write_bytes("audio,label\né.wav,café\n".encode(encoding))
+    assert [row["label"] for row in read(tmp_path / "t.csv")] == ["café"]
 
 
 @pytest.mark.parametrize("content", ["", "audio,label\n"])

@@ -13,10 +13,11 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 import probe
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARModel
 from hear_hf.arguments import parse_arguments
-from hear_hf.data.labelled import DataArguments
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.evaluation import probing
-from hear_hf.evaluation.folds import Clips, make_folds
+from hear_hf.evaluation.folds import Clips, gather_clips, make_folds
 from hear_hf.evaluation.frozen_encoders import FrozenEncoder
+from hear_hf.evaluation.probe_reports import plot
 from hear_hf.evaluation.probing import layers_to_probe, probe_layer
 from helpers import SMALL
 
@@ -215,6 +216,27 @@ def test_no_clip_is_both_trained_on_and_reported_on(case):
         assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(30))
 
 
+@pytest.mark.parametrize("labels", [[0, 1] * 15, [[0, 1], [1, 1], [1, 0]] * 10])
+@pytest.mark.parametrize("num_folds", [3, 5])
+def test_a_clip_that_is_listed_again_is_never_on_both_sides(labels, num_folds):
+    keys = np.arange(30) % 22  # the first eight clips are listed twice
+    for fold in make_folds(clips(labels)._replace(keys=keys), num_folds, seed=0):
+        assert not set(keys[fold.train]) & set(keys[fold.test]) and len(fold.train) + len(fold.test) == 30
+        for train, validation in fold.tuning:
+            assert not set(keys[fold.train[train]]) & set(keys[fold.train[validation]])
+
+
+def test_gathered_clips_know_which_are_listed_again(tmp_path):
+    for i in range(6):
+        write_tone(tmp_path / f"{i}.wav", 300 + 50 * i, seed=i)
+    rows = [f"{i}.wav,{'ab'[i % 2]}" for i in (0, 1, 2, 3, 4, 5, 0, 3)]
+    (tmp_path / "t.csv").write_text("\n".join(["audio,label", *rows]))
+    dataset = load_labelled_audio(DataArguments(train_file=[str(tmp_path / "t.csv")], validation_share=0.3))
+    gathered = gather_clips(dataset, num_folds=2)
+    names = [audio["path"] for audio in gathered.audio["audio"]]
+    assert len(set(gathered.keys)) == 6 and len(set(zip(names, gathered.keys, strict=True))) == 6
+
+
 def test_folds_follow_the_column_and_the_splits():
     folds = make_folds(CASES["groups"][0], None, seed=0)
     assert [set(fold.test % 4) for fold in folds] == [{0}, {1}, {2}, {3}]
@@ -260,3 +282,10 @@ def test_layers_are_counted_from_either_end_and_once():
 def test_arguments_that_cannot_be_are_an_error(hear, table, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, "--model_name_or_path", hear, "--train_file", table, *arguments)
+
+
+@pytest.mark.parametrize("layers", [[0], [0, 1]])
+def test_a_model_s_name_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path, layers):
+    rows = [{"model": "$x_$", "layer": layer, "score": 0.5, "std": 0.0} for layer in layers]
+    plot(rows, "Accuracy", "$y_$", tmp_path / "probe.png")
+    assert (tmp_path / "probe.png").stat().st_size > 0

@@ -94,6 +94,42 @@ def test_pcm_is_scaled_to_one(extractor, dtype, full_scale, form):
     np.testing.assert_array_equal(clip, [-1.0] + [0.25] * 399)
 
 
+def test_pcm_may_have_either_byte_order(extractor):
+    pcm = np.round(CLIPS[0] * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    for dtype in ("<i2", ">i2"):
+        (clip,) = extractor(pcm.astype(dtype), sampling_rate=16_000).input_values
+        np.testing.assert_array_equal(clip, pcm / np.float32(2**15))
+        assert clip.dtype == np.float32
+
+
+def test_a_bfloat16_tensor_is_read(extractor):
+    clip = torch.tensor(CLIPS[0]).bfloat16()
+    for form in (clip, [clip], clip[None]):
+        np.testing.assert_array_equal(extractor(form, sampling_rate=16_000).input_values[0], clip.float())
+
+
+@pytest.mark.parametrize("key", ["array", "raw"])
+def test_clips_may_be_dictionaries_as_for_a_pipeline(extractor, key):
+    batch = [{key: clip, "sampling_rate": 16_000, "path": None} for clip in CLIPS]
+    expected = extractor(CLIPS, sampling_rate=16_000).input_values
+    for clip, row in zip(extractor(batch).input_values, expected, strict=True):
+        np.testing.assert_array_equal(clip, row)
+    np.testing.assert_array_equal(extractor(batch[0]).input_values[0], expected[0])
+
+
+def test_the_rate_in_a_dictionary_is_checked(extractor):
+    for batch in ({"array": CLIPS[0], "sampling_rate": 8_000}, [{"array": CLIPS[0], "sampling_rate": 8_000}]):
+        with pytest.raises(ValueError, match="must be 16000 Hz.*found: 8000 Hz"):
+            extractor(batch, sampling_rate=16_000)
+    with pytest.raises(ValueError, match="must be 16000 Hz.*found: 44100 Hz"):
+        extractor({"array": CLIPS[0], "sampling_rate": 16_000}, sampling_rate=44_100)
+
+
+def test_a_rate_that_is_text_is_refused_as_text(extractor):
+    with pytest.raises(TypeError, match=r"must be a number of Hz, found the text '16000'\. Pass it through `int\(\)`"):
+        extractor(CLIPS[0], sampling_rate="16000")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
 def test_other_floats_become_float32(extractor, dtype):
     (clip,) = extractor(CLIPS[0].astype(dtype), sampling_rate=16_000).input_values
@@ -133,13 +169,17 @@ def test_the_shortest_clip_is_one_that_can_be_mirrored(extractor):
         (np.array(["a"] * 300), TypeError, "floats in .* or int16 or int32", "<U1", "Convert it"),
         ([CLIPS[0], [0.0, [1.0]]], TypeError, "Clip 1 must be an array of numbers", "list", None),
         ("clip.wav", TypeError, "must be an array", "str", None),
-        ({"array": CLIPS[0]}, TypeError, "must be an array", "dict", None),
+        ({"path": "clip.wav"}, TypeError, "must be an array", None, "Decode it"),
+        (bytes(800), TypeError, "Clip 0 must be an array of numbers", "bytes", "np.frombuffer"),
+        ([bytes(800)], TypeError, "Clip 0 must be an array of numbers", "bytes", "np.frombuffer"),
+        (np.zeros((800, 2)), ValueError, "rows .* must be mono clips", r"\(800, 2\)", "Average them first"),
+        (torch.zeros(800, 6), ValueError, "rows .* must be mono clips", r"\(800, 6\)", "Average them first"),
         (None, TypeError, "must be an array", "NoneType", None),
         (np.zeros((0, 300)), ValueError, "at least one clip", "none", None),
     ],
 )
 def test_an_error_says_what_must_hold_what_came_and_what_to_do(extractor, clip, error, must, came, to_do):
-    with pytest.raises(error, match=f"{must}.*found: .*{came}.*{to_do or ''}"):
+    with pytest.raises(error, match=f"{must}.*found.*{came or ''}.*{to_do or ''}"):
         extractor(clip, sampling_rate=16_000)
 
 

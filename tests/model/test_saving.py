@@ -10,6 +10,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
+    Wav2Vec2Model,
     pipeline,
 )
 
@@ -165,3 +166,10 @@ def test_a_saved_folder_holds_its_code_and_names_every_class(folder):
     assert files == {"configuration_hear", "feature_extraction_hear", "modeling_hear"}
     assert all((folder / f"{name}.py").is_file() for name in files)
     assert saved["architectures"] == ["HEARForAudioClassification"]
+
+
+def test_a_class_of_another_model_type_finds_none_of_our_weights(model, tmp_path):
+    """What docs/known-issues.md warns of: Transformers makes it with random weights, and warns."""
+    model.save_pretrained(tmp_path)
+    other, info = Wav2Vec2Model.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) >= {name for name, _ in other.named_parameters()}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -13,6 +14,7 @@ from datasets import Audio, ClassLabel, List, load_dataset
 from huggingface_hub import DatasetCard
 
 import push_dataset
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.sharing import datasets
 from local_hub import connect
 
@@ -82,6 +84,18 @@ def test_a_folder_comes_back_by_load_dataset_with_audio_and_class_label(folder, 
     assert bytes.fromhex(encoded) == (folder / "test" / "low: `0`" / "2.wav").read_bytes()
 
 
+def test_an_audiofolder_goes_up_with_the_labels_and_columns_of_its_metadata(hub, tmp_path, capsys):
+    for split in ("Train", "Test"):
+        for i in range(3):
+            write_tone(tmp_path / split / f"{i}.wav", 300 + 100 * i)
+        rows = [f"{i}.wav,{LABELS[i % 2]},s{i}" for i in range(3)]
+        (tmp_path / split / "metadata.csv").write_text("\n".join(["file_name,label,speaker", *rows]))
+    push(tmp_path)
+    (tmp_path / "shard.parquet").write_bytes(files_of(hub)["data/test-00000-of-00001.parquet"])
+    rows = pq.read_table(tmp_path / "shard.parquet").to_pylist()
+    assert [(row["label"], row["speaker"]) for row in rows] == [(0, "s0"), (1, "s1"), (0, "s2")]
+
+
 def test_everything_goes_up_in_one_commit(folder, hub):
     push(folder)
     assert len(hub.repositories[REPOSITORY].commits) == 2  # the Hub's own first one, and ours
@@ -98,6 +112,73 @@ def test_no_folder_of_this_machine_goes_up(table, hub, tmp_path):
     assert (
         [row["audio"]["path"] for row in rows] == [row["original"] for row in rows] == [f"{i}.wav" for i in range(4)]
     )
+
+
+def read_back(hub, tmp_path, split="train"):
+    """The rows of a split's only file."""
+    (tmp_path / "shard").write_bytes(files_of(hub)[f"data/{split}-00000-of-00001.parquet"])
+    return pq.read_table(tmp_path / "shard").to_pylist()
+
+
+def test_paths_below_the_source_are_names_at_any_depth_and_text_stays_as_it_is(hub, tmp_path):
+    clips = [str(write_tone(tmp_path / "my clips" / f"{i}.wav")) for i in range(2)]
+    text = {
+        "ipa": "/kæt/",
+        "group": "/r/birds is great",
+        "note": "C:\\x",
+        "web": "file:///etc/hosts",
+        "near": f"{tmp_path}2/x",
+    }
+    nested = {
+        "paths": [clips[0], "/kæt/"],
+        "meta": {"url": (tmp_path / "my clips" / "1.wav").as_uri(), "deep": [{"path": clips[1], "n": 1.5}]},
+    }
+    rows = [{"audio": clip, "label": label, **text, **nested} for clip, label in zip(clips, "ab", strict=True)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    push(tmp_path / "train.jsonl")
+    row = read_back(hub, tmp_path)[0]
+    assert {name: row[name] for name in text} == text
+    assert row["paths"] == ["0.wav", "/kæt/"]
+    assert row["meta"] == {"url": "1.wav", "deep": [{"path": "1.wav", "n": 1.5}]}
+
+
+def test_a_path_below_a_source_that_is_reached_by_a_link_is_a_name_too(hub, tmp_path):
+    clips = [write_tone(tmp_path / "real" / f"{i}.wav") for i in range(2)]
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    rows = ["audio,label,original", f"0.wav,a,{clips[0]}", f"1.wav,b,{tmp_path}/link/1.wav"]
+    (tmp_path / "real" / "train.csv").write_text("\n".join(rows))
+    push(tmp_path / "link" / "train.csv")
+    assert [row["original"] for row in read_back(hub, tmp_path)] == ["0.wav", "1.wav"]
+
+
+@pytest.mark.parametrize("column", ["speaker", "original", "label", "audio"])
+def test_a_column_that_comes_back_otherwise_is_noticed(table, monkeypatch, column):
+    write, changed = (
+        datasets.write_shard,
+        {"speaker": "s9", "original": "/x", "label": 1, "audio": {"bytes": b"", "path": None}},
+    )
+    monkeypatch.setattr(
+        datasets,
+        "write_shard",
+        lambda rows, *others: write([rows[0] | {column: changed[column]}, *rows[1:]], *others),
+    )
+    assert "The split train must be as it was uploaded, found otherwise" in refused(table)
+
+
+def test_numbers_dates_and_missing_values_come_back_as_they_were(hub, tmp_path, capsys):
+    clips = [str(write_tone(tmp_path / f"{i}.wav")) for i in range(2)]
+    columns = {
+        "audio": clips,
+        "label": ["a", "b"],
+        "half": np.array([0.1, np.nan], dtype=np.float32),
+        "when": np.array(["2024-05-01T10:00:00.5", "NaT"], dtype="datetime64[ns]"),
+        "vector": [[1, 2], None],
+        "blob": [b"\x00/", None],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    push(tmp_path / "train.parquet")
+    assert "The downloaded clips and labels are the same." in capsys.readouterr().out
+    assert read_back(hub, tmp_path)[0]["vector"] == [1, 2]
 
 
 def test_further_columns_of_a_table_are_kept(table, hub, tmp_path):
@@ -159,15 +240,25 @@ def test_broken_clips_are_counted_named_and_refused(folder, hub, tmp_path):
     (folder / "train" / "high" / "broken.wav").write_bytes(b"no audio")
     (folder / "test" / "high" / "empty.wav").write_bytes(b"")
     message = refused(folder)
-    assert "2 of 14 clips cannot be decoded" in message and "broken.wav" in message and "empty.wav" in message
+    assert "2 of 14 clips cannot be used" in message and "broken.wav" in message and "empty.wav" in message
     assert not hub.requests
+
+
+def test_a_clip_that_fine_tuning_would_skip_is_refused_in_the_same_words(folder, hub):
+    short = folder / "train" / "high" / "blip.wav"
+    soundfile.write(short, np.zeros(100), 8_000)
+    message = refused(folder, "--dry_run")
+    with pytest.raises(ValueError) as of_fine_tuning:
+        load_labelled_audio(DataArguments(data_dir=str(folder), max_unusable_share=0))
+    expected = f"{short}: it lasts 12.5 ms, less than 12.6 ms"
+    assert expected in message and expected in str(of_fine_tuning.value)
 
 
 def test_missing_files_and_empty_rows_of_a_table_are_broken_clips(hub, tmp_path):
     write_tone(tmp_path / "0.wav")
     (tmp_path / "train.csv").write_text("audio,label\n0.wav,a\n,b\ngone.wav,b\n")
     message = refused(tmp_path / "train.csv")
-    assert "2 of 3 clips cannot be decoded" in message and "clip 2 of train" in message and "gone.wav" in message
+    assert "2 of 3 clips cannot be used" in message and "clip 1 of train" in message and "gone.wav" in message
 
 
 def test_broken_clips_are_left_out_on_request(folder, hub, capsys):
