@@ -6,6 +6,7 @@ attention that the library chooses, with all defaults.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
+    AutoFeatureExtractor,
     AutoModelForAudioClassification,
     HubertConfig,
     MobileNetV2Config,
@@ -73,7 +75,8 @@ def extraction(feature_extractor: SequenceFeatureExtractor):
 
     def extract(clips: list[np.ndarray]) -> dict[str, torch.Tensor]:
         padding = {"padding": True} if len({len(clip) for clip in clips}) > 1 else {}
-        return dict(feature_extractor(clips, sampling_rate=SAMPLING_RATE, return_tensors="pt", **padding))
+        rate = feature_extractor.sampling_rate
+        return dict(feature_extractor(clips, sampling_rate=rate, return_tensors="pt", **padding))
 
     return extract
 
@@ -104,7 +107,7 @@ class HEARPretraining(nn.Module):
 
 
 class LogMelCNN(nn.Module):
-    """MobileNetV2 on a log-mel image of HEAR's front end: about as large as EfficientAT's mn10, but not that model."""
+    """MobileNetV2 on a log-mel image of HEAR's front end, a stand-in for EfficientAT's mn10, which is as large."""
 
     def __init__(self, config: MobileNetV2Config):
         super().__init__()
@@ -118,6 +121,13 @@ def peer(config: PreTrainedConfig, feature_extractor: SequenceFeatureExtractor) 
     """A classifier of Transformers whose features are made outside of the model."""
     model = AutoModelForAudioClassification.from_config(config)
     return Contestant(model, extraction(feature_extractor), reads_waveform=False)
+
+
+def efficientat(folder: Path) -> Contestant:
+    """What conversion/convert_efficientat.py wrote: its own weights and labels, its rate of twice the others'."""
+    model = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
+    extract = extraction(AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True))
+    return Contestant(model, lambda clips: extract([np.repeat(clip, 2) for clip in clips]))
 
 
 def hear() -> Contestant:

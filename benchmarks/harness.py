@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from contestants import CLASSIFIERS, NUM_LABELS, PRETRAINERS, SAMPLING_RATE
+from contestants import CLASSIFIERS, NUM_LABELS, PRETRAINERS, SAMPLING_RATE, efficientat
 
 MIB = 2**20
 
@@ -30,10 +31,15 @@ class Settings:
     turn_seconds: float = 0.7
     rounds: int = 3
     case_seconds: float = 60.0
+    efficientat: Path | None = None
 
     @property
     def contestants(self) -> dict:
-        return PRETRAINERS if self.mode == "pretraining" else CLASSIFIERS
+        if self.mode == "pretraining":
+            return PRETRAINERS
+        if self.efficientat is None:
+            return CLASSIFIERS
+        return CLASSIFIERS | {"cnn": (f"EfficientAT {self.efficientat.name}", partial(efficientat, self.efficientat))}
 
 
 @dataclass(frozen=True)

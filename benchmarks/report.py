@@ -125,7 +125,7 @@ def write(results: list[Result], settings: Settings, folder: Path) -> None:
         "date": date.today().isoformat(),
         "machine": machine(settings.device),
         "versions": versions(),
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"efficientat": settings.efficientat and settings.efficientat.name},
         "results": [asdict(result) for result in results],
     }
     (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

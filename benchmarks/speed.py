@@ -3,6 +3,7 @@
     taskset -c 0 python benchmarks/speed.py    # one CPU core, all models: some seven minutes
     python benchmarks/speed.py --quick         # the original and HEAR alone: half a minute
     python benchmarks/speed.py --threads 1 all --dtype bfloat16 --models original hear
+    python benchmarks/speed.py --models hear cnn --efficientat mn04
     python benchmarks/speed.py --device cuda --dtype bfloat16 --seconds 10 --batch_sizes 1 16 64 256
     python benchmarks/speed.py --device cuda --dtype bfloat16 --seconds 10 --batch_sizes 16 64 --mode training
     python benchmarks/speed.py --device cuda --dtype bfloat16 --seconds 6 --batch_sizes 256 --mode pretraining
@@ -36,6 +37,9 @@ class SpeedArguments:
         default=None,
         help="Models to time, all by default; ratios refer to the first.",
         metadata={"choices": list(CLASSIFIERS)},
+    )
+    efficientat: Path | None = option(
+        default=None, help="A folder that conversion/convert_efficientat.py wrote, in place of MobileNetV2."
     )
     device: Literal["cpu", "cuda"] = option(default="cpu", help="Where the models run.")
     dtype: Literal["float32", "bfloat16"] = option(default="float32", help="Of the weights; in training, of autocast.")
@@ -100,7 +104,15 @@ def cases(args: SpeedArguments) -> list[Case]:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    settings = Settings(args.mode, args.device, args.dtype, args.compile, args.turn_seconds, args.rounds)
+    settings = Settings(
+        args.mode,
+        args.device,
+        args.dtype,
+        args.compile,
+        args.turn_seconds,
+        args.rounds,
+        efficientat=args.efficientat,
+    )
     print(report.description(settings), flush=True)
     results, start = [], time.perf_counter()
     for of_case in compete(args.models, cases(args), settings):

@@ -30,12 +30,12 @@ def put_in_place(output_dir: Path) -> Iterator[Path]:
         folder, replaced = Path(scratch) / output_dir.name, Path(scratch) / "replaced"
         folder.mkdir()
         yield folder
-        if output_dir.exists():
-            os.replace(output_dir, replaced)
         try:
+            if output_dir.exists():
+                os.replace(output_dir, replaced)
             os.replace(folder, output_dir)
-        except OSError:
-            if replaced.exists():
+        except BaseException:  # an interrupt too: what is left in the scratch folder is deleted
+            if replaced.exists() and not output_dir.exists():
                 os.replace(replaced, output_dir)
             raise
 

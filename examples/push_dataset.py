@@ -12,7 +12,14 @@ folder is kept as the card.
 from pathlib import Path
 
 from hear_hf.arguments import command_parser
-from hear_hf.sharing.datasets import DatasetArguments, compare_download, dataset_card, load_clips, stage_dataset
+from hear_hf.sharing.datasets import (
+    DatasetArguments,
+    compare_download,
+    dataset_card,
+    load_clips,
+    source_folders,
+    stage_dataset,
+)
 from hear_hf.sharing.upload import (
     UploadArguments,
     announce,
@@ -33,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     with staging_folder() as temporary:
         target, staged = destination(args.repository, "dataset", upload_args), temporary / "dataset"
         clips = load_clips(args.sources, dataset_args)
-        data = stage_dataset(clips, staged / "data", dataset_args.skip_broken)
+        folders = source_folders(args.sources)
+        data = stage_dataset(clips, staged / "data", dataset_args.skip_broken, folders)
         card = dataset_card(data, dataset_args.license, target.name, own=Path(args.sources[0]) / "README.md")
         card.save(staged / "README.md")
         show(staged)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hear_hf.arguments import command_parser, option
+from hear_hf.sharing.checks import CheckArguments
 from hear_hf.sharing.spaces import is_private, stage_space
 from hear_hf.sharing.upload import (
     Destination,
@@ -32,15 +33,16 @@ class DemoArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_parser((UploadArguments, DemoArguments), __doc__)
+    parser = command_parser((UploadArguments, DemoArguments, CheckArguments), __doc__)
     parser.add_argument("model", metavar="MODEL", help="The model's repository, as OWNER/NAME, or its folder.")
     parser.add_argument("repository", metavar="REPOSITORY", help="Where to publish the demo, as OWNER/NAME.")
-    upload_args, demo_args, args = parser.parse_args_into_dataclasses(argv)
+    upload_args, demo_args, check_args, args = parser.parse_args_into_dataclasses(argv)
 
     with staging_folder() as temporary:
         target, staged = destination(args.repository, "space", upload_args), temporary / "space"
         model = Path(args.model) if Path(args.model).is_dir() else Destination(args.model, token=target.token)
-        stage_space(demo_args.space_dir, staged, model if isinstance(model, Path) else model.name)
+        name = model if isinstance(model, Path) else model.name
+        stage_space(demo_args.space_dir, staged, name, check_args.trust_remote_code)
         show(staged)
         if upload_args.dry_run:
             return

@@ -5,24 +5,49 @@
 Needs `pip install onnxruntime soundfile`, and soxr for files at another rate than the model's.
 """
 
+import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import soundfile
 
+MAX_PEAK = 16
+BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
+# Bytes that may follow the audio: tags, and what pads the last frames.
+MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}
+
+
+class ForwardFile(soundfile.SoundFile):
+    """A file that soundfile reads without a seek after each block: some decoders do not survive it."""
+
+    def seekable(self) -> bool:
+        return False
+
 
 def read_clip(file: str, sampling_rate: int) -> np.ndarray:
-    """Reads a file as one channel at this rate."""
-    samples, source_rate = soundfile.read(file, dtype="float32", always_2d=True)
-    clip = samples.mean(axis=1)
+    """Reads a file as one channel at this rate, to its end or not at all."""
+    content = io.BytesIO(Path(file).read_bytes())
+    blocks = [np.zeros(0, np.float32)]
+    with ForwardFile(content) as audio:
+        while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            blocks.append(block.mean(axis=1))
+    clip, source_rate = np.concatenate(blocks), audio.samplerate
+    unread = len(content.getbuffer()) - content.tell()
+    if unread > MAX_UNREAD_BYTES.get(audio.format, unread):
+        raise ValueError(f"it must be read to its end, found {unread} bytes behind {len(clip) / source_rate:.2f} s")
+    if len(clip) <= source_rate // 80:
+        raise ValueError(f"it must hold more than 12.5 ms of sound, found {len(clip)} samples")
+    if not np.abs(clip).max() <= MAX_PEAK:  # `not <=` catches NaN too
+        raise ValueError(f"it must hold finite samples in [-1, 1], found a peak of {np.abs(clip).max()}")
     if source_rate == sampling_rate:
         return clip
     try:
         import soxr
-    except ImportError:
-        sys.exit(f"{file} must be at {sampling_rate} Hz, found {source_rate} Hz: convert it, or `pip install soxr`.")
+    except ImportError as error:
+        raise ValueError(f"it must be at {sampling_rate} Hz, found {source_rate} Hz; or `pip install soxr`") from error
     return soxr.resample(clip, source_rate, sampling_rate)
 
 
@@ -40,14 +65,20 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
+    num_refused = 0
     for file in files:
-        clip = read_clip(file, sampling_rate)[None]
-        if clip.shape[1] <= sampling_rate // 80:
-            sys.exit(f"{file} must hold more than 12.5 ms of sound, found {clip.shape[1]} samples.")
+        try:
+            clip = read_clip(file, sampling_rate)[None]
+        except (OSError, ValueError, soundfile.LibsndfileError) as error:
+            num_refused += 1
+            print(f"{file}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         scores = scores_of(session.run(None, inputs)[0][0], metadata["problem_type"])
         best = scores.argsort()[::-1][:top_k]
         print(f"{file}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
+    if num_refused:
+        sys.exit(f"{num_refused} of {len(files)} files could not be read.")
 
 
 if __name__ == "__main__":

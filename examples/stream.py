@@ -1,11 +1,12 @@
 """Names the sounds in live audio as it comes in: from a file, a microphone, or raw samples on standard input.
 
-    python examples/stream.py runs/digits recording.flac
+    python examples/stream.py runs/digits recording.flac other.mp3
     python examples/stream.py runs/digits --microphone
     ffmpeg -i video.mp4 -f s16le -ac 1 -ar 16000 - | python examples/stream.py runs/digits -
 
-Prints a line whenever the most likely label of the last seconds changes, and at the end the label of the whole. Ctrl-C
-ends it early. The microphone needs `pip install sounddevice`.
+Prints a line whenever the most likely label of the last seconds changes, and at the end the label of the whole: of a
+file that breaks in the middle, of what was heard until there. Ctrl-C ends it early. The microphone needs
+`pip install sounddevice`.
 """
 
 import json
@@ -50,24 +51,48 @@ def print_windows(stream: HEARStream, blocks: Iterable[np.ndarray], labels: dict
             shown = found["label"]
 
 
+def listen(stream: HEARStream, source: str | None, labels: dict[int, str], as_json: bool) -> list[str]:
+    """Prints what is heard until the source ends or breaks, and returns what went wrong."""
+    errors = []
+    stream.reset()
+    try:
+        with suppress(KeyboardInterrupt):  # the end of a microphone
+            print_windows(stream, live_blocks(source, stream.sampling_rate), labels, as_json)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        errors.append(str(error))
+        if stream.seconds == 0:
+            return errors
+    try:
+        whole = describe(stream.finish(), labels)
+    except ValueError as error:
+        return errors or [f"{source}: {error}"]
+    print(json.dumps(whole) if as_json else f"{whole['end']:7.1f} s in all: {whole['label']} {whole['score']:.1%}")
+    return errors
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = command_parser(StreamingArguments, __doc__)
     parser.add_argument("model", help="A folder, or a repository of the Hub.")
-    parser.add_argument("source", nargs="?", help="An audio file, or - for int16 mono samples at the model's rate.")
+    parser.add_argument(
+        "sources", nargs="*", help="Audio files, one after another, or - for int16 mono samples at the model's rate."
+    )
     args, named = parser.parse_args_into_dataclasses(argv)
-    if args.microphone == (named.source is not None):
+    if args.microphone == bool(named.sources):
         parser.error("give either an audio file, or - for standard input, or --microphone")
 
     model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
     rate, labels = model.config.sampling_rate, model.config.id2label
     try:
         stream = HEARStream(model, rate, args.window, args.hop)
-        with suppress(KeyboardInterrupt):  # the end of a microphone
-            print_windows(stream, live_blocks(named.source, rate), labels, args.json)
-        whole = describe(stream.finish(), labels)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         sys.exit(str(error))
-    print(json.dumps(whole) if args.json else f"{whole['end']:7.1f} s in all: {whole['label']} {whole['score']:.1%}")
+    errors = []
+    for source in named.sources or [None]:
+        if len(named.sources) > 1:
+            print(json.dumps({"file": source}) if args.json else f"{source}:", flush=True)
+        errors += listen(stream, source, labels, args.json)
+    if errors:
+        sys.exit("\n".join(errors))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def visitors_classifier(name: str) -> Classifier:
 
 def example(file: Path) -> tuple[int, np.ndarray]:
     """The rate and int16 samples of a clip, (num_samples,), for the page to play: it may read few folders itself."""
-    return EXAMPLE_RATE, (32_767 * decode_audio(file, EXAMPLE_RATE)).astype(np.int16)
+    return EXAMPLE_RATE, (32_767 * decode_audio(file, EXAMPLE_RATE).clip(-1, 1)).astype(np.int16)
 
 
 def classify(classifier: Classifier, path: str, window_seconds: float, threshold: float, track=iter):

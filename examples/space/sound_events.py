@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from decoding import decode_audio
+from decoding import decode_audio, read_blocks
 
 try:
     import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
@@ -86,15 +85,12 @@ def read_clip(path: str, sampling_rate: int) -> np.ndarray:
     """
     name = Path(path).name
     try:
-        _check_length(name, soundfile.info(path).duration)  # before an hour is decoded
-    except soundfile.LibsndfileError:
-        pass  # `decode_audio` tries torchcodec, or says what is wrong
-    try:
+        blocks, rate = read_blocks(path, blocks_per_second=1)
+        _check_length(name, blocks, rate)  # before hours are held in memory; what the head declares may be wrong
         waveform = decode_audio(path, sampling_rate)
     except (OSError, ValueError) as error:
         raise ValueError(str(error).replace(str(path), name)) from error
     seconds, peak = len(waveform) / sampling_rate, np.abs(waveform).max()
-    _check_length(name, seconds)
     if seconds < MIN_SECONDS:
         raise ValueError(f"{name} must last at least {MIN_SECONDS} s, found: {seconds:.3f} s.")
     if peak < SILENT_PEAK:
@@ -102,9 +98,12 @@ def read_clip(path: str, sampling_rate: int) -> np.ndarray:
     return waveform
 
 
-def _check_length(name: str, seconds: float) -> None:
-    if seconds > MAX_SECONDS:
-        raise ValueError(f"{name} must last at most {MAX_SECONDS // 60} minutes, found: {seconds / 60:.1f}. Cut it.")
+def _check_length(name: str, blocks: Iterable[np.ndarray], rate: int) -> None:
+    seconds = 0.0
+    for block in blocks:
+        seconds += len(block) / rate
+        if seconds > MAX_SECONDS:
+            raise ValueError(f"{name} must last at most {MAX_SECONDS // 60} minutes, found: more. Cut it.")
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 A folder holds, for each sampling rate, the 16-bit samples of all clips one after another, and an index with a digest
 of each clip's source: clips are found again in any order, split or data set. What was interrupted goes on where it
-ended.
+ended. Clips above full scale are scaled down to it.
 """
 
 import hashlib
@@ -67,6 +67,7 @@ class DecodedCache:
             samples = decode_usable(audio, 0.0, self.sampling_rate)
         except UnusableClip:
             return None
+        samples = samples / max(1.0, float(np.abs(samples).max()))  # quieter, where it would be clipped
         return np.clip(np.round(samples * PCM_SCALE), -PCM_SCALE, PCM_SCALE - 1).astype("<i2")
 
     def _append(self, keys: list[bytes], clips: list[np.ndarray | None]) -> None:

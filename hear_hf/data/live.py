@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
+
+from .decoding import read_blocks
 
 BLOCKS_PER_SECOND = 10
 
@@ -28,20 +28,12 @@ def live_blocks(source: str | None, sampling_rate: int) -> Iterator[np.ndarray]:
 
 
 def file_blocks(path: str, sampling_rate: int) -> Iterator[np.ndarray]:
-    """Reads a file of any rate and number of channels, and never holds all of it."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} must be an audio file, found none: check the path.")
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{path} must be audio that soundfile reads, found none: {error.error_string} Convert it to wav or flac."
-        ) from error
-    with file:
-        resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
-        while len(block := file.read(file.samplerate // BLOCKS_PER_SECOND, dtype="float32", always_2d=True)):
-            yield resampler.resample_chunk(block.mean(axis=1))
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    """Reads a file of any rate and number of channels; raises what `read_blocks` does, also in its middle."""
+    blocks, source_rate = read_blocks(path, BLOCKS_PER_SECOND)
+    resampler = soxr.ResampleStream(source_rate, sampling_rate, 1, dtype="float32")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def raw_blocks(sampling_rate: int) -> Iterator[np.ndarray]:

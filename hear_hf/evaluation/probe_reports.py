@@ -59,6 +59,7 @@ def format_table(rows: list[dict], metric: str) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names are no formulas
 def plot(rows: list[dict], metric: str, title: str, path: Path) -> None:
     """Draws the metric by layer, one line per model, or bars where each model has a single layer."""
     by_model: dict[str, list[dict]] = {row["model"]: [] for row in rows}

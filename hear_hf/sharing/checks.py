@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from difflib import unified_diff
 from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 import hear_hf  # registers HEAR with the Auto classes
 
+from ..arguments import option
 from .cards import PLACEHOLDER
-from .isolated import outputs_elsewhere, outputs_on_noise
+from .elsewhere import outputs_elsewhere
+from .isolated import outputs_on_noise
+from .links import check_link
 from .upload import SharingError
 
 PACKAGE = Path(hear_hf.__file__).parent
@@ -32,7 +37,17 @@ TRAINING = ("checkpoint-*", "runs", "events.out.tfevents*", "trainer_state.json"
 STALE = ("*_hear*.py", "model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*")
 METADATA = ("license", "library_name", "pipeline_tag", "tags")
 UNFILLED = (PLACEHOLDER, "More Information Needed", "More information needed", "TODO", "FIXME", "{{ ", "{% ")
+MAX_SHOWN_LINES = 100  # of each file of code that is not the installed package's
 TOLERANCE = 1e-6  # on outputs, relative to the largest
+
+
+@dataclass
+class CheckArguments:
+    """How to check a model."""
+
+    trust_remote_code: bool = option(
+        default=False, help="Run code of the model's folder though it is not the installed package's."
+    )
 
 
 @dataclass
@@ -50,12 +65,21 @@ class Checked:
         return self.auto_class == "AutoModelForAudioClassification"
 
 
-def stage(folder: Path, target: Path) -> dict[str, str]:
+def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str]:
     """
     Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back.
 
     A folder without any code, as this repository's own checkpoint is, gets the installed package's.
+
+    Args:
+        folder (`Path`): The model's folder.
+        target (`Path`): The folder to create.
+        root (`Path`, *optional*): What no link may lead out of; the folder itself by default.
+
+    Raises:
+        `SharingError`: The folder is no complete model, or something in it is a link that leads elsewhere.
     """
+    root = root or folder
     if not (folder / "config.json").is_file():
         raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
     target.mkdir(parents=True)
@@ -64,11 +88,13 @@ def stage(folder: Path, target: Path) -> dict[str, str]:
     kept_back: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         if path.name == QUANTIZER and path.is_dir() and target.name != QUANTIZER:
-            inner = stage(path, target / QUANTIZER)
+            check_link(path, root)
+            inner = stage(path, target / QUANTIZER, root)
             kept_back |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
         elif reason := reason_to_keep_back(path, code):
             kept_back[path.name + "/" * path.is_dir()] = reason
         else:
+            check_link(path, root)
             shutil.copyfile(path, target / path.name)
     if home is PACKAGE:
         for name in code:
@@ -96,7 +122,7 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
         return "code that the model does not use"
     if not any(fnmatch(path.name, pattern) for pattern in REPORTS):
         return "not part of a model"
-    return "too large for a report" if path.stat().st_size > MAX_REPORT_SIZE else None
+    return "too large for a report" if path.exists() and path.stat().st_size > MAX_REPORT_SIZE else None
 
 
 def is_stale(path: str) -> bool:
@@ -113,9 +139,10 @@ def code_files(folder: Path, home: Path) -> set[str]:
             auto_map = read_json(folder / name).get("auto_map", {})
             references += [reference for entry in auto_map.values() for reference in np.atleast_1d(entry) if reference]
     named = {f"{reference.partition('.')[0]}.py" for reference in references}
+    outside = sorted(name for name in named if Path(name).name != name)
     try:
         imported = {Path(file).name for name in named for file in get_relative_import_files(home / name)}
-        missing = sorted(name for name in named | imported if not (home / name).is_file())
+        missing = outside or sorted(name for name in named | imported if not (home / name).is_file())
     except OSError as error:
         missing = [Path(error.filename).name]
     if missing:
@@ -136,23 +163,53 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def check_models(folder: Path) -> list[Checked]:
+def check_models(folder: Path, trust_remote_code: bool = False) -> list[Checked]:
     """
     Loads a staged model, and its quantizer if it has one, and runs them here and as another machine would.
+
+    Args:
+        folder (`Path`): What `stage` made.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code of the folder that is not the
+            installed package's.
 
     Raises:
         `SharingError`: A check failed.
     """
+    if not trust_remote_code:
+        check_code(folder)
     checked = [check_model(folder, name) for name in ("", QUANTIZER) if (folder / name).is_dir()]
     compare(checked, str(folder))
     return checked
 
 
+def check_code(folder: Path) -> None:
+    """Shows code that is not the installed package's, and raises `SharingError`: the check would run it."""
+    foreign = [path for path in sorted(folder.rglob("*.py")) if lines_of(path) != lines_of(PACKAGE / path.name)]
+    for path in foreign:
+        name = path.relative_to(folder).as_posix()
+        changes = unified_diff(lines_of(PACKAGE / path.name), lines_of(path), "installed", name, lineterm="")
+        shown = [*islice(changes, MAX_SHOWN_LINES + 1)]
+        for line in shown[:MAX_SHOWN_LINES]:
+            print("".join(one if one.isprintable() else repr(one)[1:-1] for one in line))
+        if len(shown) > MAX_SHOWN_LINES:
+            print(f"... read the rest in {name}")
+    if foreign:
+        raise SharingError(
+            "The model's code, which the check runs, must be the installed package's, found other code in "
+            f"{', '.join(path.name for path in foreign)}. Read it, then give --trust_remote_code; or load the model "
+            "and save it again, which renews its code."
+        )
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
 def check_model(folder: Path, subfolder: str) -> Checked:
     place = folder / subfolder
     try:
-        config = AutoConfig.from_pretrained(place)
-        feature_extractor = AutoFeatureExtractor.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        feature_extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
         auto_class = find_auto_class(config)
         if not list(place.glob(WEIGHTS[0])):
             raise SharingError(
@@ -160,7 +217,7 @@ def check_model(folder: Path, subfolder: str) -> Checked:
                 "save it again with save_pretrained."
             )
         model, report = getattr(transformers, auto_class).from_pretrained(
-            place, output_loading_info=True, ignore_mismatched_sizes=True
+            place, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
         )
         check_weights(model, report)
         check_rate(config, feature_extractor)

@@ -1,13 +1,15 @@
 """Labelled clips as a data set of the Hub that `load_dataset` gives with `Audio` and `ClassLabel`."""
 
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from datasets import Audio, Dataset, DatasetInfo, Features, List, SplitInfo, Value, load_dataset
@@ -21,8 +23,10 @@ from ..arguments import option
 from ..data.folders import split_named
 from ..data.labelled import DataArguments, load_splits
 from ..data.labels import encode_labels
+from ..data.sources import TABLE_SUFFIXES, find_files
 from ..data.unusable import MAX_NAMED, MIN_SECONDS, UnusableClip, describe, read_usable
 from .cards import render
+from .links import check_link
 from .upload import Destination, SharingError
 
 MAX_SHARD_SIZE = 500_000_000  # bytes of audio in a parquet file
@@ -49,16 +53,19 @@ class DatasetArguments:
 
 @dataclass
 class Split:
-    """What was written or read of a split: of each clip the SHA-256 of its file and its label, and sums."""
+    """What was written or read of a split: the SHA-256 of each row, all of its columns, its label, and sums."""
 
     digests: list[str] = field(default_factory=list)
     labels: list[int | list[int]] = field(default_factory=list)
     num_bytes: int = 0
     seconds: float = 0.0
 
-    def add(self, encoded: bytes, label: int | list[int], seconds: float) -> None:
-        self.digests.append(hashlib.sha256(encoded).hexdigest())
-        self.labels.append(label)
+    def add(self, row: dict[str, Any], seconds: float = 0.0) -> None:
+        encoded = row["audio"]["bytes"]
+        digest = hashlib.sha256(encoded)
+        digest.update(repr((row["audio"]["path"], sorted(others(row).items()))).encode("utf-8", "surrogatepass"))
+        self.digests.append(digest.hexdigest())
+        self.labels.append(row["label"])
         self.num_bytes += len(encoded)
         self.seconds += seconds
 
@@ -66,6 +73,17 @@ class Split:
         """Clips of each label."""
         found = Counter(chain.from_iterable(np.atleast_1d(label).tolist() for label in self.labels))
         return [found[i] for i in range(num_labels)]
+
+
+def others(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its clip."""
+    return {name: value for name, value in row.items() if name != "audio"}
+
+
+def stored_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows as they are stored: sounds and images in further columns stay encoded too."""
+    for table in dataset.with_format("arrow").iter(batch_size=1):
+        yield table.to_pylist()[0]
 
 
 @dataclass
@@ -129,25 +147,38 @@ def split_of(table: Path) -> str:
     return split_named(begins) or "train"
 
 
-def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False) -> StagedDataset:
+def source_folders(sources: list[str]) -> list[Path]:
+    """The folders, absolute, that sources of `load_clips` are or lie in."""
+    paths = [Path(os.path.abspath(source)) for source in sources]
+    if len(paths) == 1 and paths[0].is_dir():
+        return paths
+    return list(dict.fromkeys(path.parent for path in find_files(sources, TABLE_SUFFIXES)))
+
+
+def stage_dataset(
+    datasets: dict[str, Dataset], folder: Path, skip_broken: bool = False, sources: list[Path] | None = None
+) -> StagedDataset:
     """
     Writes clips to parquet files.
 
     Args:
         datasets (`dict[str, Dataset]`): The splits, as `load_clips` returns them.
         folder (`Path`): The folder to create.
-        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be used.
+        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be decoded.
+        sources (`list[Path]`, *optional*): The folders that `source_folders` gives. Links may not lead out of them,
+            and of paths below them the names alone are published.
 
     Raises:
-        `SharingError`: Clips cannot be used, or a split keeps none.
+        `SharingError`: Clips cannot be decoded, a split keeps none, or a clip is a link that leads out of its source.
     """
+    sources = sources or []
     folder.mkdir(parents=True)
     splits: dict[str, Split] = {}
     broken: list[str] = []
     for name, dataset in datasets.items():
         splits[name] = Split()
         shards: list[Path] = []
-        for rows in shards_of(readable_rows(name, dataset, splits[name], broken)):
+        for rows in shards_of(readable_rows(name, dataset, splits[name], broken, sources)):
             shards.append(write_shard(rows, dataset, folder / f"{name}-{len(shards)}"))
         for i, shard in enumerate(shards):
             shard.rename(folder / f"{name}-{i:05d}-of-{len(shards):05d}.parquet")
@@ -155,16 +186,21 @@ def stage_dataset(datasets: dict[str, Dataset], folder: Path, skip_broken: bool 
     return StagedDataset(folder, published_features(next(iter(datasets.values()))), splits)
 
 
-def readable_rows(name: str, dataset: Dataset, split: Split, broken: list[str]) -> Iterable[dict[str, Any]]:
+def readable_rows(
+    name: str, dataset: Dataset, split: Split, broken: list[str], sources: list[Path]
+) -> Iterable[dict[str, Any]]:
     """The rows whose clip can be used, which it adds to `split`; it adds the reasons of the others to `broken`."""
-    for index, row in enumerate(tqdm(dataset, desc=f"Reading {name}")):
+    folders = {str(folder) for source in sources for folder in (source, source.resolve())}
+    for index, row in enumerate(tqdm(stored_rows(dataset), total=len(dataset), desc=f"Reading {name}")):
+        check_clip(row["audio"], sources)
         try:
             clip, seconds = encoded_clip(row["audio"])
         except UnusableClip as error:
             broken.append(describe(row["audio"], f"clip {index} of {name}", error))
             continue
-        split.add(clip["bytes"], row["label"], seconds)
-        yield {column: without_folders(value) for column, value in row.items()} | {"audio": clip}
+        published = without_folders(others(row), folders) | {"audio": clip}
+        split.add(published, seconds)
+        yield published
 
 
 def shards_of(rows: Iterable[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
@@ -187,14 +223,31 @@ def encoded_clip(audio: dict[str, Any]) -> tuple[dict[str, Any], float]:
     return {"bytes": encoded, "path": base_name(audio["path"])}, len(samples) / sampling_rate
 
 
+def check_clip(audio: dict[str, Any] | None, sources: list[Path]) -> None:
+    """Raises `SharingError` where a clip below a source is a link that leads out of it."""
+    if audio is None or audio["bytes"] is not None or not os.path.lexists(audio["path"]):
+        return
+    path = Path(os.path.abspath(audio["path"]))
+    for source in sources:
+        if path.is_relative_to(source):
+            check_link(path, source)
+
+
 def base_name(path: str | None) -> str | None:
     return path and re.split(r"[/\\]", path)[-1]
 
 
-def without_folders(value: Any) -> Any:
-    """The value, or of an absolute path its name alone: its folders concern this machine only."""
-    is_absolute = isinstance(value, str) and re.match(r"/|[A-Za-z]:[/\\]|\\\\", value)
-    return base_name(value) if is_absolute else value
+def without_folders(value: Any, folders: set[str]) -> Any:
+    """The value, but of each path in it below one of the folders, at any depth, the name alone."""
+    if isinstance(value, dict):
+        return {key: without_folders(item, folders) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item, folders) for item in value]
+    if not isinstance(value, str):
+        return value
+    path = unquote(urlsplit(value).path) if value[:5].lower() == "file:" else value
+    is_below = any(path.startswith((f"{folder}/", f"{folder}{os.sep}")) for folder in folders if folder != os.sep)
+    return Path(path).name if is_below else value
 
 
 def write_shard(rows: list[dict[str, Any]], dataset: Dataset, path: Path) -> Path:
@@ -256,10 +309,11 @@ def dataset_card(data: StagedDataset, license: str | None, repository: str, own:
         own (`Path`): The user's own card, which is completed if it exists.
 
     Raises:
-        `SharingError`: The metadata of the user's own card are no YAML.
+        `SharingError`: The metadata of the user's own card are no YAML, or it is a link that leads out of its folder.
     """
     metadata = dataset_metadata(data, license)
     if own.is_file():
+        check_link(own, own.parent)
         return completed_card(own, metadata)
     title = repository.rpartition("/")[2]
     return DatasetCard(render("dataset_card.md", metadata, data=data, title=title, repository=repository))
@@ -278,15 +332,15 @@ def completed_card(path: Path, metadata: DatasetCardData) -> DatasetCard:
 
 
 def compare_download(data: StagedDataset, target: Destination, revision: str, temporary: Path) -> None:
-    """Downloads a data set, reads it as `load_dataset` does, and compares each clip and label with the staged one."""
+    """Downloads a data set, reads it as `load_dataset` does, and compares each row with the staged one."""
     folder = target.api().snapshot_download(
         target.name, repo_type="dataset", revision=revision, local_dir=temporary / "downloaded"
     )
     downloaded = load_dataset(folder, cache_dir=str(temporary / "cache"))
     for name, split in data.splits.items():
         found = Split()
-        for row in downloaded[name].cast_column("audio", Audio(decode=False)):
-            found.add(row["audio"]["bytes"], row["label"], 0.0)
+        for row in stored_rows(downloaded[name]):
+            found.add(row)
         same = (downloaded[name].features, found.digests, found.labels) == (data.features, split.digests, split.labels)
         if not same:
             raise SharingError(f"The split {name} must be as it was uploaded, found otherwise. Run the command again.")

@@ -103,8 +103,12 @@ def read_results(folder: Path) -> dict[str, dict[str, float]]:
         if split not in ("all", "train"):
             values = read_json(path)
             metrics = {key.removeprefix(f"{split}_"): value for key, value in values.items() if key != "epoch"}
-            results[split] = {key: value for key, value in metrics.items() if not re.search(TIMINGS, key)}
+            results[split] = {key: value for key, value in metrics.items() if is_score(key, value)}
     return results
+
+
+def is_score(name: str, value: Any) -> bool:
+    return isinstance(value, int | float) and not re.search(TIMINGS, name)
 
 
 def add_sample(file: Path, staged: Path, checked: Checked, repository: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from huggingface_hub import SpaceCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from .checks import check_models, stage
+from .links import check_link, check_links
 from .upload import Destination, SharingError, explain
 
 SPACE_MODEL = "model_id.txt"  # where the Space's app.py reads which model to serve
@@ -14,7 +15,7 @@ MODEL_FOLDER = "model"  # of the Space, where the model is not on the Hub
 SOUNDS = "sounds"  # the example clips, beside the demo's folder
 
 
-def stage_space(space: Path, staged: Path, model: str | Path) -> None:
+def stage_space(space: Path, staged: Path, model: str | Path, trust_remote_code: bool = False) -> None:
     """
     Copies a demo and its example clips to a new folder, and names there the model that it serves.
 
@@ -22,19 +23,24 @@ def stage_space(space: Path, staged: Path, model: str | Path) -> None:
         space (`Path`): The demo's folder, with app.py and README.md.
         staged (`Path`): The folder to create.
         model (`str` or `Path`): The model's repository, as `OWNER/NAME`, or its folder, which is copied too.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether the check may run code of that folder that
+            is not the installed package's.
 
     Raises:
-        `SharingError`: The demo lacks app.py, or the folder is no complete model.
+        `SharingError`: The demo lacks app.py or has a link that leads out of it, or the folder is no complete model.
     """
     if not (space / "app.py").is_file():
         raise SharingError(f"The demo's folder must hold app.py, found none in {space}. Give --space_dir.")
     ignored = shutil.ignore_patterns(".*", "__pycache__")
+    check_links(space, space)
     shutil.copytree(space, staged, ignore=ignored)
     if (sounds := space.parent / SOUNDS).is_dir():
+        check_link(sounds, space.parent)
+        check_links(sounds, sounds)
         shutil.copytree(sounds, staged / SOUNDS, ignore=ignored)
     if isinstance(model, Path):
         stage(model, staged / MODEL_FOLDER)
-        check_models(staged / MODEL_FOLDER)
+        check_models(staged / MODEL_FOLDER, trust_remote_code)
     name = MODEL_FOLDER if isinstance(model, Path) else model
     (staged / SPACE_MODEL).write_text(f"{name}\n", encoding="utf-8")
     card = SpaceCard.load(staged / "README.md")

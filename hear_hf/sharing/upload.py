@@ -1,6 +1,7 @@
 """Uploads a folder to the Hub in one commit. An upload that fails says why, and leaves the repository as it was."""
 
-import tempfile
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from ..arguments import option
+from .temporary import temporary_folder
 
 Kind = Literal["model", "dataset", "space"]
 REASONS = {
@@ -58,9 +60,6 @@ class UploadArguments:
     create_pr: bool = option(default=False, help="Open a pull request in place of changing main.")
     tag: list[str] | None = option(default=None, help="Tag the commit with these names, for example v1.0.")
     commit_message: str | None = option(default=None, help="Describe the commit in the history of the repository.")
-    token: str | None = option(
-        default=None, help="Use this token, which needs write access, in place of HF_TOKEN or that of `hf auth login`."
-    )
 
 
 @dataclass
@@ -120,18 +119,58 @@ def destination(repository: str, kind: Kind, args: UploadArguments) -> Destinati
         create_pr=args.create_pr,
         tags=args.tag or [],
         message=args.commit_message,
-        token=args.token or get_token(),
+        token=login(),
     )
+
+
+def login() -> str | None:
+    """The token of `HF_TOKEN` or of `hf auth login`. Of a command line, every user of the machine could read it."""
+    return get_token()
+
+
+def full_name(repository: str) -> str:
+    """
+    A model's name with its owner, by default who is logged in.
+
+    Raises:
+        `SharingError`: The Hub cannot be reached, or does not accept the login.
+    """
+    target = Destination(repository if "/" in repository else f"me/{repository}", token=login())
+    check_access(target)
+    try:
+        user = target.api().whoami()["name"]
+    except Exception as error:
+        raise SharingError(explain(error, target)) from error
+    return repository if "/" in repository else f"{user}/{repository}"
 
 
 @contextmanager
 def staging_folder() -> Iterator[Path]:
-    """A temporary folder for what a command publishes. A `SharingError` ends the command with its message alone."""
+    """
+    A temporary folder for what a command publishes.
+
+    A `SharingError` ends the command with its message alone, and a request to terminate as Ctrl+C does: the upload is
+    undone, and the folder and processes are gone.
+    """
     try:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
+        with _termination_as_interrupt(), temporary_folder() as temporary:
+            yield temporary
     except SharingError as error:
         raise SystemExit(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise SystemExit("Interrupted.") from error
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show(folder: Path, kept_back: dict[str, str] | None = None) -> None:
@@ -186,16 +225,21 @@ def publish(folder: Path, target: Destination, is_ours: Callable[[str], bool]) -
     Raises:
         `SharingError`: The upload was refused or interrupted.
     """
-    if is_offline_mode():
-        raise SharingError("Uploading needs the network, found HF_HUB_OFFLINE=1: unset it.")
-    if target.token is None:
-        raise SharingError(f"Uploading needs a token, found none. {_fill(REASONS[401], target).partition('. ')[2]}")
+    check_access(target)
     upload = _Upload(target)
     try:
         upload.open()
         return upload.commit(folder, is_ours)
     except (Exception, KeyboardInterrupt) as error:
         raise SharingError(f"{explain(error, target)} {upload.undo(error)}") from error
+
+
+def check_access(target: Destination) -> None:
+    """Raises `SharingError` where there can be no upload: offline, or without a token."""
+    if is_offline_mode():
+        raise SharingError("Uploading needs the network, found HF_HUB_OFFLINE=1: unset it.")
+    if target.token is None:
+        raise SharingError(f"Uploading needs a token, found none. {_fill(REASONS[401], target).partition('. ')[2]}")
 
 
 class _Upload:
@@ -242,13 +286,15 @@ class _Upload:
         return info
 
     def undo(self, error: BaseException) -> str:
-        """Deletes the repository if this upload created it, and says what became of it."""
+        """Deletes the repository if this upload made all that is in it, and says what became of it."""
         name, url = self.target.name, self.target.url
         was_refused = any(isinstance(one, HfHubHTTPError) and one.response.status_code < 500 for one in causes(error))
         try:
-            if self.is_new:
+            if self.is_new and self._is_ours():
                 self.api.delete_repo(**self.repository, missing_ok=True)
                 return f"The new repository {name} was deleted again: nothing is left on the Hub."
+            if self.is_new:
+                return f"The new repository {name} stays, as it holds commits that may be of others: look at {url}"
             if self.is_creating:  # and no answer came
                 return f"If {url} exists now, it is new and empty."
             if self.done:
@@ -260,6 +306,13 @@ class _Upload:
             if self.is_new:
                 return f"The new repository {name} could not be deleted again: delete it at {url}/settings"
             return f"Files appear all together or not at all: look at {url} to see which."
+
+    def _is_ours(self) -> bool:
+        """Whether a new repository holds nothing but its first commit, which the Hub makes, and this upload."""
+        refs = self.api.list_repo_refs(**self.repository, include_pull_requests=True)
+        others = {ref.name for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or [])]}
+        commits = [commit.commit_id for commit in self.api.list_repo_commits(**self.repository)]
+        return others <= {"main", *self.target.tags} and set(commits[:-1]) <= {self.done}
 
     def _find(self) -> Any:
         """What the Hub says of the repository; `None` if there is none and it may be created."""

@@ -21,7 +21,6 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
-    Trainer,
     TrainerCallback,
     set_seed,
 )
@@ -29,11 +28,13 @@ from transformers import (
 from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments
+from ..data.decoded_cache import DecodedCache
 from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
+from .publishing import PublishingTrainer
 from .runs import RunArguments, SaveAtEpochEnd
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,11 @@ class FineTuningArguments(RunArguments):
         "clips (arXiv:2202.10054), which it reads once; 50 suit a pretrained model.",
     )
     head_learning_rate: float = option(default=1e-3, help="First learning rate of the head alone.")
+    decoded_cache: str | None = option(
+        default=None,
+        help="Decode each clip once into this folder, which then takes 115 MB per hour at 16 kHz, and read it from "
+        "there, in this run and in later ones.",
+    )
     class_balanced: bool = option(default=False, help="Weight each label by the inverse of its frequency in the loss.")
 
     def __post_init__(self):
@@ -106,6 +112,10 @@ class FineTuningArguments(RunArguments):
         super().__post_init__()
         if self.head_epochs < 0:
             raise ValueError(f"`head_epochs` must be at least 0, found: {self.head_epochs}")
+
+    def cache(self, sampling_rate: int) -> DecodedCache | None:
+        """Opens the cache of decoded clips, if there is to be one."""
+        return None if self.decoded_cache is None else DecodedCache(self.decoded_cache, sampling_rate)
 
     def best_by(self, metric: str) -> "FineTuningArguments":
         """Returns the same arguments with `metric` choosing the best checkpoint, unless they name one themselves."""
@@ -173,8 +183,8 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(Trainer):
-    """A Trainer whose model card is the report's, and whose loss is the mean over the clips of a whole step."""
+class FineTuningTrainer(PublishingTrainer):
+    """A Trainer whose loss is the mean over the clips of a whole step."""
 
     args: FineTuningArguments
     model: HEARForAudioClassification
@@ -201,7 +211,12 @@ class FineTuningTrainer(Trainer):
         head.load_state_dict(
             type(head)(self.model.config).state_dict()
         )  # in place: the optimizer knows its parameters
-        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate)
+        cache = (
+            None
+            if args.decoded_cache is None
+            else DecodedCache(args.decoded_cache, self.processing_class.sampling_rate)
+        )
+        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate, cache=cache)
         loader = DataLoader(
             clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
         )
@@ -217,9 +232,6 @@ class FineTuningTrainer(Trainer):
             args.seed,
         )
         logger.info(f"The head alone reached a training loss of {loss:.3f}.")
-
-    def create_model_card(self, *args, **kwargs):
-        """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
 
 
 def build_trainer(
@@ -242,7 +254,9 @@ def build_trainer(
     label_names, multi_label = label_feature(dataset["train"])
     feature_extractor, model = load_model(model_args, label_names.names, multi_label)
     freeze(model, model_args.freeze)
-    train = prepare_clips(dataset["train"], feature_extractor.sampling_rate, augmentation_args)
+    rate = feature_extractor.sampling_rate
+    cache = training_args.cache(rate)
+    train = prepare_clips(dataset["train"], rate, augmentation_args, cache)
     collator = partial(collate, feature_extractor=feature_extractor)
     rate_factors = (model_args.acoustic_learning_rate_scale, model_args.layerwise_learning_rate_decay)
     return FineTuningTrainer(
@@ -250,7 +264,7 @@ def build_trainer(
         training_args.best_by("mean_average_precision" if multi_label else "accuracy"),
         data_collator=collator,
         train_dataset=train,
-        eval_dataset=prepare_clips(dataset["validation"], feature_extractor.sampling_rate),
+        eval_dataset=prepare_clips(dataset["validation"], rate, cache=cache),
         processing_class=feature_extractor,
         compute_metrics=multi_label_metrics if multi_label else single_label_metrics,
         compute_loss_func=build_loss(dataset["train"], training_args),

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
 
 from ..data.clips import PretrainingClips, StreamedClips
+from .publishing import PublishingTrainer
 
 
 class EpochSampler(Sampler):
@@ -33,7 +33,7 @@ class EpochSampler(Sampler):
         return iter(rng.permutation(len(self.clips)).tolist())
 
 
-class ClipsTrainer(Trainer):
+class ClipsTrainer(PublishingTrainer):
     """A Trainer whose training set is `PretrainingClips` or `StreamedClips`."""
 
     train_dataset: PretrainingClips | StreamedClips

@@ -1,17 +1,21 @@
 """The plots of a training run. Names, which may be anything, are drawn as they are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+AS_IT_IS: Any = {"text.parse_math": False}  # names are no formulas
 MAX_COLUMNS = 3
 MAX_MARKED_POINTS = 50
 MAX_NAMED_LABELS = 60  # more names than that are unreadable on an axis
 MAX_COUNTED_LABELS = 15  # so are more numbers in a confusion matrix
 
 
+@rc_context(AS_IT_IS)
 def plot_curves(log_history: list[dict[str, float]], panels: dict[str, dict[str, str]], path: Path) -> None:
     """
     Plots logged values over the steps.
@@ -42,6 +46,7 @@ def plot_curves(log_history: list[dict[str, float]], panels: dict[str, dict[str,
     figure.savefig(path, dpi=120)
 
 
+@rc_context(AS_IT_IS)
 def plot_confusion_matrix(counts: np.ndarray, names: list[str], path: Path) -> None:
     """Plots the share of each true label's clips that was given each label, from counts (num_labels, num_labels)."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -51,8 +56,8 @@ def plot_confusion_matrix(counts: np.ndarray, names: list[str], path: Path) -> N
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
     axes.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix, {counts.sum()} clips")
     if len(names) <= MAX_NAMED_LABELS:
-        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(names)), names, parse_math=False)
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
     if len(names) <= MAX_COUNTED_LABELS:
         for row, column in np.argwhere(counts > 0):
             colour = "black" if shares[row, column] > 0.6 else "white"

@@ -180,9 +180,6 @@ class PretrainingTrainer(ClipsTrainer):
         self.train_means = RunningMeans(codebook_size, self.args.device)
         self.eval_means = RunningMeans(codebook_size, self.args.device)
 
-    def create_model_card(self, *args, **kwargs):
-        """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
-
     def num_codes(self) -> int:
         """Returns how many codes there are to count."""
         return self.model.config.codebook_size

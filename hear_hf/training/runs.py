@@ -27,14 +27,31 @@ class RunArguments(TrainingArguments):
         help="The optimizer, by one of Transformers' names; or `muon`: Muon for the matrices inside the layers, AdamW "
         "for the rest.",
     )
+    hub_token: str | None = option(
+        default=None, help="Refused: Trainer saves its arguments. Set HF_TOKEN or run `hf auth login`."
+    )
+    hub_strategy: str = option(default="end", help="Keep `end`: the finished run alone is published.")
 
     def __post_init__(self):
+        if self.hub_token is not None:
+            raise ValueError(
+                "`hub_token` must not be given, as Trainer saves its arguments and a command line is no secret: set "
+                "HF_TOKEN or run `hf auth login`."
+            )
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"`hub_strategy` must be end, found: {self.hub_strategy}. The finished run alone passes the checks."
+            )
         self.uses_muon = self.optim == MUON
         if self.uses_muon:
             self.optim = "adamw_torch"  # for the rest; Transformers knows no Muon
         if (self.bf16 or self.bf16_full_eval) and not has_accelerator():
             self.use_cpu = True  # which Trainer would ask for
         super().__post_init__()
+
+    def __getstate__(self):
+        """What Trainer pickles beside each model: without a token, however it came here."""
+        return self.__dict__ | {"hub_token": None}
 
 
 def has_accelerator() -> bool:

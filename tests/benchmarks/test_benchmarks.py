@@ -29,6 +29,7 @@ from helpers import SMALL, noise, samples_of
 from original import OriginalHEAR, OriginalPretraining
 from original_layout import CLASSIFIER
 from report import table, with_ratio
+from teacher_models import EfficientATConfig, EfficientATFeatureExtractor, EfficientATForAudioClassification
 
 PUBLISHED_GMAC, PUBLISHED_PARAMETERS = 9.47, 15.1e6  # for 10 s (arXiv:2603.26098)
 SMALL_TRANSFORMER = {
@@ -142,6 +143,16 @@ def test_a_worker_times_each_mode_and_only_training_changes_weights(small_contes
     assert len(runs) == 1 and 0 < runs[0][1] <= runs[0][0]
     changed = any(not torch.equal(a, b) for a, b in zip(before, worker.model.parameters(), strict=True))
     assert changed == (mode != "inference")
+
+
+def test_a_converted_efficientat_takes_the_place_of_the_cnn_and_hears_clips_as_long(tmp_path):
+    EfficientATForAudioClassification(EfficientATConfig(width_mult=0.1)).save_pretrained(tmp_path / "mn01")
+    EfficientATFeatureExtractor().save_pretrained(tmp_path / "mn01")
+    settings = Settings(efficientat=tmp_path / "mn01")
+    clips = Case(1, (1.0, 0.5)).clips()
+    inputs = Worker("cnn", settings).contestant.inputs(clips, "cpu", torch.float32)
+    assert settings.contestants["cnn"][0] == "EfficientAT mn01"
+    assert inputs["attention_mask"].sum(-1).tolist() == [32_000, 16_000]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads and resets the peak in /proc, which Linux has")

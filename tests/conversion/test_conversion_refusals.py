@@ -1,6 +1,7 @@
 """What the converter refuses: checkpoints, labels and folders that are broken, foreign, incomplete or hostile."""
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import convert_hear_checkpoint
+import output_files
 from convert_hear_checkpoint import convert, main, read_labels, revert
 from hear_hf import (
     HEARConfig,
@@ -29,6 +31,7 @@ from original_checkpoints import (
     tokenizer_training_framework,
     whole_classifier,
 )
+from output_files import put_in_place
 
 DISTANCES = "self_attn.relative_position_k.positional_embedding.weight"
 CONV = "acoustic_model.feature_extractor.conv.weight"
@@ -185,6 +188,28 @@ def test_an_existing_folder_is_refused_unless_forced_and_replaced_only_after_suc
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     convert(tiny(), out, window_overlap=3, force=True)
     assert not (out / "mine.txt").exists() and (out / "config.json").exists()
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_survives_an_interrupt_while_it_is_replaced(tiny, out, monkeypatch, step, error):
+    out.mkdir()
+    (out / "mine.txt").touch()
+    replace, steps = os.replace, []
+
+    def interrupted(*paths):
+        steps.append(paths)
+        if len(steps) == step and step == 2:
+            raise error
+        replace(*paths)
+        if len(steps) == step:
+            raise error  # when the folder has just been moved away
+
+    monkeypatch.setattr(output_files.os, "replace", interrupted)
+    with pytest.raises(error), put_in_place(out) as folder:
+        (folder / "config.json").touch()
+    assert [path.name for path in out.parent.iterdir() if path.name.lstrip(".").startswith(out.name)] == [out.name]
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
 def test_a_folder_that_holds_the_checkpoint_is_never_replaced(tiny):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from hear_hf.data import clips, decoded_cache
+from hear_hf.data import clips, decoded_cache, preparation
 from hear_hf.data.decoded_cache import DecodedCache, as_float
 from hear_hf.data.decoding import decode_audio
+from hear_hf.data.preparation import prepare_clips
+from hear_hf.data.spoken_digits import spoken_digits
 from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
 
 
@@ -92,6 +94,24 @@ def test_training_clips_are_those_without_it_and_nothing_is_decoded_as_they_are_
     cached = [part[i]["input_values"] for part in (train, validation) for i in range(len(part))]
     for ours, theirs in zip(cached, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1 / 2**15)
+
+
+def test_labelled_clips_are_those_without_it_and_are_not_decoded_as_they_are_read(tmp_path, monkeypatch):
+    digits = spoken_digits(0)["validation"].select(range(4))
+    plain = prepare_clips(digits, 16_000)[:]
+    cached = prepare_clips(prepare_clips(digits, 16_000), 16_000, cache=DecodedCache(tmp_path, 16_000))
+    monkeypatch.setattr(preparation, "decode_audio", lambda *args: pytest.fail("decoded again"))
+    for ours, theirs in zip(cached[:]["input_values"], plain["input_values"], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1 / 2**15)
+    assert np.array_equal(cached[:]["labels"], plain["labels"])
+
+
+def test_what_is_above_full_scale_is_made_quieter_and_not_clipped(tmp_path):
+    loud = 10 * np.sin(np.arange(8_000) / 5).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", loud, 16_000, subtype="FLOAT")
+    cache, clip = DecodedCache(tmp_path / "cache", 16_000), {"path": str(tmp_path / "loud.wav"), "bytes": None}
+    cache.fill([clip])
+    np.testing.assert_allclose(10 * as_float(cache.get(clip)), loud, atol=10 / 2**14)
 
 
 def test_a_stream_has_no_cache():

@@ -1,6 +1,8 @@
 """examples/run_onnx.py: the runner where there is no PyTorch, against PyTorch."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ pytest.importorskip("onnxruntime", reason="the export needs `pip install hear_hf
 pytest.importorskip("onnxscript", reason="the export needs `pip install hear_hf[onnx]`")
 
 import run_onnx
+from hear_hf.data.decoding import decode_audio
 from hear_hf.scores import scores_of
 from helpers import noise
 
@@ -65,8 +68,46 @@ def test_it_resamples_where_it_can_and_else_says_what_to_do(folder, tmp_path, ca
 
 def test_a_file_too_short_is_refused(folder, tmp_path):
     soundfile.write(tmp_path / "short.wav", np.zeros(200), 16_000)
-    with pytest.raises(SystemExit, match="must hold more than 12.5 ms of sound, found 200 samples"):
-        run_onnx.main(str(folder / "onnx" / "model.onnx"), str(tmp_path / "short.wav"))
+    with pytest.raises(ValueError, match="must hold more than 12.5 ms of sound, found 200 samples"):
+        run_onnx.read_clip(str(tmp_path / "short.wav"), 16_000)
+
+
+def encoded(samples, **options) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, **options)
+    return file.getvalue()
+
+
+CLIP = noise(16_000).numpy()
+REFUSED = {
+    "nan.wav": (encoded(np.full(16_000, np.nan), format="WAV", subtype="FLOAT"), "a peak of nan"),
+    "chained.ogg": (2 * encoded(CLIP, format="OGG"), "must be read to its end, found [0-9]+ bytes"),
+    "joined.mp3": (2 * encoded(CLIP, format="MP3"), "must be read to its end, found [0-9]+ bytes"),
+    "cut.flac": (encoded(CLIP, format="FLAC")[:20_000], "lost sync"),
+    "samples.raw": (bytes(range(256)), "Format not recognised"),
+    "empty.wav": (b"", "Format not recognised"),
+}
+
+
+def test_it_names_each_file_that_it_cannot_read_and_goes_on(folder, tmp_path, capsys):
+    for name, (content, _) in REFUSED.items():
+        (tmp_path / name).write_bytes(content)
+    names = [*REFUSED, "nowhere.wav"]
+    with pytest.raises(SystemExit, match=f"{len(names)} of {len(names) + 1} files"):
+        run_onnx.main(
+            str(folder / "onnx" / "model.onnx"), *(str(tmp_path / name) for name in names), f"{folder}/0.wav"
+        )
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{folder}/0.wav: ") and len(printed.err.splitlines()) == len(names)
+    for line, (name, (_, found)) in zip(printed.err.splitlines(), REFUSED.items(), strict=False):
+        assert re.search(f"{name}: .*{found}.* ffmpeg -i IN", line)
+
+
+def test_what_it_reads_is_what_the_package_reads(tmp_path):
+    for options in ({"format": "WAV", "subtype": "FLOAT"}, {"format": "FLAC"}, {"format": "OGG"}, {"format": "MP3"}):
+        (tmp_path / "clip").write_bytes(encoded(5 * CLIP, **options))
+        read = run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
+        np.testing.assert_array_equal(read, decode_audio(tmp_path / "clip", 16_000))
 
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
@@ -77,4 +118,4 @@ def test_its_scores_are_those_of_the_package(problem_type):
 
 
 def test_it_is_short():
-    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 60
+    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 90

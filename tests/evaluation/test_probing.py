@@ -17,6 +17,7 @@ from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.evaluation import probing
 from hear_hf.evaluation.folds import Clips, gather_clips, make_folds
 from hear_hf.evaluation.frozen_encoders import FrozenEncoder
+from hear_hf.evaluation.probe_reports import plot
 from hear_hf.evaluation.probing import layers_to_probe, probe_layer
 from helpers import SMALL
 
@@ -281,3 +282,10 @@ def test_layers_are_counted_from_either_end_and_once():
 def test_arguments_that_cannot_be_are_an_error(hear, table, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, "--model_name_or_path", hear, "--train_file", table, *arguments)
+
+
+@pytest.mark.parametrize("layers", [[0], [0, 1]])
+def test_a_model_s_name_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path, layers):
+    rows = [{"model": "$x_$", "layer": layer, "score": 0.5, "std": 0.0} for layer in layers]
+    plot(rows, "Accuracy", "$y_$", tmp_path / "probe.png")
+    assert (tmp_path / "probe.png").stat().st_size > 0

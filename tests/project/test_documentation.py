@@ -28,7 +28,7 @@ NUM_COMMANDS = {
     "docs/benchmarks.md": 6,
     "docs/distillation.md": 2,
     "docs/free-sounds.md": 4,
-    "docs/hear-tiny.md": 9,
+    "docs/hear-tiny.md": 7,
 }
 PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk")
 OPTIONAL = ("onnx", "onnxruntime", "gradio")  # of extras that the oldest set does without

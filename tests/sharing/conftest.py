@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-import push_to_hub
 from hear_hf import HEARFeatureExtractor
 from hear_hf.sharing import checks as hub_checks
+from hear_hf.sharing import publication
 from helpers import small_model
 from local_hub import LocalHub, connect
 from pushing import LABELS
@@ -32,7 +32,7 @@ def loads_elsewhere(monkeypatch, request):
     asked = []
     if "real_loads" not in request.fixturenames:
         monkeypatch.setattr(hub_checks, "compare", lambda models, *place: asked.append(place))
-        monkeypatch.setattr(push_to_hub, "compare", hub_checks.compare)
+        monkeypatch.setattr(publication, "compare", hub_checks.compare)
     return asked
 
 

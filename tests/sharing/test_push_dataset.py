@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -111,6 +112,73 @@ def test_no_folder_of_this_machine_goes_up(table, hub, tmp_path):
     assert (
         [row["audio"]["path"] for row in rows] == [row["original"] for row in rows] == [f"{i}.wav" for i in range(4)]
     )
+
+
+def read_back(hub, tmp_path, split="train"):
+    """The rows of a split's only file."""
+    (tmp_path / "shard").write_bytes(files_of(hub)[f"data/{split}-00000-of-00001.parquet"])
+    return pq.read_table(tmp_path / "shard").to_pylist()
+
+
+def test_paths_below_the_source_are_names_at_any_depth_and_text_stays_as_it_is(hub, tmp_path):
+    clips = [str(write_tone(tmp_path / "my clips" / f"{i}.wav")) for i in range(2)]
+    text = {
+        "ipa": "/kæt/",
+        "group": "/r/birds is great",
+        "note": "C:\\x",
+        "web": "file:///etc/hosts",
+        "near": f"{tmp_path}2/x",
+    }
+    nested = {
+        "paths": [clips[0], "/kæt/"],
+        "meta": {"url": (tmp_path / "my clips" / "1.wav").as_uri(), "deep": [{"path": clips[1], "n": 1.5}]},
+    }
+    rows = [{"audio": clip, "label": label, **text, **nested} for clip, label in zip(clips, "ab", strict=True)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    push(tmp_path / "train.jsonl")
+    row = read_back(hub, tmp_path)[0]
+    assert {name: row[name] for name in text} == text
+    assert row["paths"] == ["0.wav", "/kæt/"]
+    assert row["meta"] == {"url": "1.wav", "deep": [{"path": "1.wav", "n": 1.5}]}
+
+
+def test_a_path_below_a_source_that_is_reached_by_a_link_is_a_name_too(hub, tmp_path):
+    clips = [write_tone(tmp_path / "real" / f"{i}.wav") for i in range(2)]
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    rows = ["audio,label,original", f"0.wav,a,{clips[0]}", f"1.wav,b,{tmp_path}/link/1.wav"]
+    (tmp_path / "real" / "train.csv").write_text("\n".join(rows))
+    push(tmp_path / "link" / "train.csv")
+    assert [row["original"] for row in read_back(hub, tmp_path)] == ["0.wav", "1.wav"]
+
+
+@pytest.mark.parametrize("column", ["speaker", "original", "label", "audio"])
+def test_a_column_that_comes_back_otherwise_is_noticed(table, monkeypatch, column):
+    write, changed = (
+        datasets.write_shard,
+        {"speaker": "s9", "original": "/x", "label": 1, "audio": {"bytes": b"", "path": None}},
+    )
+    monkeypatch.setattr(
+        datasets,
+        "write_shard",
+        lambda rows, *others: write([rows[0] | {column: changed[column]}, *rows[1:]], *others),
+    )
+    assert "The split train must be as it was uploaded, found otherwise" in refused(table)
+
+
+def test_numbers_dates_and_missing_values_come_back_as_they_were(hub, tmp_path, capsys):
+    clips = [str(write_tone(tmp_path / f"{i}.wav")) for i in range(2)]
+    columns = {
+        "audio": clips,
+        "label": ["a", "b"],
+        "half": np.array([0.1, np.nan], dtype=np.float32),
+        "when": np.array(["2024-05-01T10:00:00.5", "NaT"], dtype="datetime64[ns]"),
+        "vector": [[1, 2], None],
+        "blob": [b"\x00/", None],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    push(tmp_path / "train.parquet")
+    assert "The downloaded clips and labels are the same." in capsys.readouterr().out
+    assert read_back(hub, tmp_path)[0]["vector"] == [1, 2]
 
 
 def test_further_columns_of_a_table_are_kept(table, hub, tmp_path):

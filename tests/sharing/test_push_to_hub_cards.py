@@ -1,5 +1,7 @@
 """The model cards that `examples/push_to_hub.py` writes, completes and refuses."""
 
+import json
+
 import pytest
 import soundfile
 from transformers import modelcard
@@ -30,6 +32,17 @@ def test_labels_are_neither_markup_nor_metadata(folder, hub):
     assert card.data.license == "mit"
     assert "\n---\n" not in card.text and "``` <b>" not in card.text
     assert "`<b>loud</b>|`" in card.text and "`` `tick` ``" in card.text and "`--- license: x`" in card.text
+
+
+def test_the_name_of_a_file_of_results_is_no_markup(folder, hub):
+    (folder / "test_results.json").rename(folder / "<b>x|y`_results.json")
+    results = json.loads((folder / "<b>x|y`_results.json").read_text())
+    results = {key.replace("test_", "<b>x|y`_"): value for key, value in results.items()} | {
+        "<b>x|y`_macro_f1": "high"
+    }
+    (folder / "<b>x|y`_results.json").write_text(json.dumps(results))
+    push(folder)
+    assert "On the \\<b\\>x\\|y\\` clips:" in card_of(hub).text and "high" not in card_of(hub).text
 
 
 def test_a_card_of_the_user_s_own_is_kept_and_completed(folder, hub):

@@ -56,7 +56,7 @@ def test_code_that_the_configuration_names_must_be_there(folder):
 def test_code_that_does_not_run_elsewhere_is_refused(folder, real_loads, hub):
     with (folder / "masking_hear.py").open("a") as file:
         file.write("\nimport hear_hf\n")
-    assert "must load where hear_hf is absent" in refused(folder).splitlines()[-1]
+    assert "must load where hear_hf is absent" in refused(folder, "--trust_remote_code").splitlines()[-1]
     assert not hub.requests
 
 

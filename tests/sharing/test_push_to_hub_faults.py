@@ -13,8 +13,9 @@ def test_without_a_token_it_says_how_to_get_one(folder, hub, monkeypatch, tmp_pa
     assert not hub.repositories
 
 
-def test_a_wrong_token_is_named_as_the_reason(folder, hub):
-    assert "does not accept the token" in refused(folder, "--token", "hf_nobody")
+def test_a_wrong_token_is_named_as_the_reason(folder, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    assert "does not accept the token" in refused(folder)
     assert not hub.repositories
 
 
@@ -130,6 +131,45 @@ def test_a_commit_by_somebody_else_meanwhile_is_not_overwritten(folder, hub, mon
     monkeypatch.setattr(hub_upload._Upload, "commit", too_late)
     assert "Somebody else has changed alice/hear since the upload began" in refused(folder)
     assert repository.main.title == "theirs"
+
+
+@pytest.mark.parametrize("moment", ["open", "commit"])
+def test_a_new_repository_that_somebody_else_has_committed_to_is_not_deleted(folder, hub, monkeypatch, moment):
+    method = "_create" if moment == "open" else "commit"
+    ours = getattr(hub_upload._Upload, method)
+
+    def late(self, *args):
+        if moment == "commit":
+            hub.repositories[REPOSITORY].commit({"theirs.txt": b""}, "theirs")
+        found = ours(self, *args)
+        if moment == "open":
+            hub.repositories[REPOSITORY].commit({"theirs.txt": b""}, "theirs")
+            hub.fail("POST .*/commit/", status=503)
+            found = self.api.repo_info(**self.repository)
+        return found
+
+    monkeypatch.setattr(hub_upload._Upload, method, late)
+    message = refused(folder)
+    assert "stays, as it holds commits that may be of others" in message and "nothing is left" not in message
+    assert hub.repositories[REPOSITORY].main.title == "theirs"
+
+
+def test_a_new_repository_with_a_branch_or_pull_request_of_somebody_else_is_not_deleted(folder, hub, monkeypatch):
+    commit = hub_upload._Upload.commit
+
+    def late(self, *args):
+        repository = hub.repositories[REPOSITORY]
+        repository.refs["refs/pr/1"] = repository.main.sha
+        return commit(self, *args)
+
+    monkeypatch.setattr(hub_upload._Upload, "commit", late)
+    hub.fail("POST .*/commit/", status=503)
+    assert "stays" in refused(folder) and REPOSITORY in hub.repositories
+
+
+def test_a_commit_to_a_new_repository_whose_answer_gets_lost_is_not_deleted(folder, hub):
+    hub.fail("POST .*/commit/", after_the_deed=True)
+    assert "stays" in refused(folder) and "config.json" in hub.repositories[REPOSITORY].main.files
 
 
 def test_a_tag_that_fails_after_the_commit_is_told_apart_from_a_failed_upload(folder, hub):

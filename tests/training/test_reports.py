@@ -23,6 +23,12 @@ def test_a_label_that_looks_like_a_formula_is_drawn_as_it_is(drawn, tmp_path):
         assert [tick.get_text() for tick in ticks] == names and not any(tick.get_parse_math() for tick in ticks)
 
 
+def test_a_metric_that_looks_like_a_formula_is_drawn_as_it_is(drawn, tmp_path):
+    plot_curves([{"step": 1, "loss": 3.0}], {"$x_$": {"loss": "of $y_$"}}, tmp_path / "curves.png")
+    axes = drawn[0].axes[0]
+    assert axes.get_title() == "$x_$" and axes.get_legend().get_texts()[0].get_text() == "of $y_$"
+
+
 def test_a_confusion_matrix_shows_shares_of_each_true_label(drawn, tmp_path):
     plot_confusion_matrix(np.array([[3, 1], [0, 0]]), ["a", "b"], tmp_path / "matrix.png")
     image = drawn[0].axes[0].images[0].get_array()

@@ -1,0 +1,72 @@
+"""How a Trainer of ours reaches the Hub: as `push_to_hub.py` does, through the staging and the checks of a model."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from ..sharing.models import CardArguments
+from ..sharing.publication import publish_model
+from ..sharing.temporary import temporary_folder
+from ..sharing.upload import Destination, full_name, login
+
+
+class PublishingTrainer(Trainer):
+    """A Trainer that publishes the finished run alone, without pickles, and whose model card is the report's."""
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Checks before the training that it can be published; the repository is made when it is."""
+        if self.is_world_process_zero():
+            name = self.args.hub_model_id or Path(str(self.args.output_dir)).resolve().name
+            self.hub_model_id = full_name(name)  # type: ignore[assignment]  # stated as None by Trainer
+
+    def create_model_card(self, *args, **kwargs):
+        """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves without the upload of the whole folder that Trainer appends."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Uploads nothing: a checkpoint holds pickles, and no card yet."""
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ) -> Any:
+        """
+        Publishes the output folder as `push_to_hub.py` does.
+
+        Args:
+            commit_message (`str`, *optional*): Describes the commit.
+            blocking (`bool`, *optional*): Without effect: the upload is checked before this returns.
+            token (`str`, *optional*): A token with write access; the environment's or the saved login by default.
+            revision (`str`, *optional*): The branch; that of the arguments by default.
+            private (`bool`, *optional*): Whether a new repository is private; as the arguments say by default.
+            **kwargs: Without effect: the card is the report's.
+
+        Returns:
+            `CommitInfo`: The commit, on the first process.
+
+        Raises:
+            `SharingError`: A check failed, or the upload was refused or interrupted.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo()
+        self.save_model()
+        if not self.is_world_process_zero():
+            return None
+        target = Destination(
+            str(self.hub_model_id),
+            private=bool(self.args.hub_private_repo if private is None else private),
+            revision=revision or self.args.hub_revision,
+            message=commit_message,
+            token=token or login(),
+        )
+        with temporary_folder() as temporary:
+            return publish_model(Path(str(self.args.output_dir)), target, CardArguments(), temporary)

@@ -1,0 +1,345 @@
+"""What libsndfile alone would cut short or damage in silence is read to its end, or refused, in blocks as at once."""
+
+import io
+import logging
+import re
+import struct
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stream
+from hear_hf import HEARFeatureExtractor
+from hear_hf.data.decoding import SoundfileReader, decode_audio, read_audio, read_duration
+from hear_hf.data.live import file_blocks
+from hear_hf.data.sources import AUDIO_SUFFIXES
+from helpers import small_model
+
+RATE = 16_000
+CLIP = 0.3 * np.random.default_rng(0).standard_normal(RATE).clip(-3, 3)  # one second
+
+
+def encoded(format: str, subtype: str | None = None, samples=CLIP, rate: int = RATE, **options) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=format, subtype=subtype, **options)
+    return file.getvalue()
+
+
+def seconds(content: bytes) -> float:
+    samples, rate = read_audio({"bytes": content, "path": "a clip"})
+    return len(samples) / rate
+
+
+def replaced(content: bytes, place: int, new: bytes) -> bytes:
+    return content[:place] + new + content[place + len(new) :]
+
+
+def mp3_without_its_first_frame(**options) -> bytes:
+    """An MP3 file without the frame that says how long it is."""
+    content = encoded("MP3", **options)
+    return content[content.index(content[:2], 4) :]
+
+
+def quiet_then_loud() -> np.ndarray:
+    """Its first frames are small: what is estimated from them is wrong."""
+    return np.concatenate([CLIP, np.zeros(5 * RATE), CLIP])
+
+
+# To the end
+
+
+def test_an_mp3_file_that_does_not_say_its_length_is_read_to_its_end(tmp_path):
+    content = mp3_without_its_first_frame(samples=quiet_then_loud())
+    (tmp_path / "clip.mp3").write_bytes(content)
+    assert soundfile.info(tmp_path / "clip.mp3").duration < 6  # libsndfile's estimate
+    assert seconds(content) == pytest.approx(7, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (encoded("OGG", "VORBIS"), encoded("OGG", "VORBIS")),
+        (encoded("OGG", "OPUS"), encoded("OGG", "VORBIS")),
+        (encoded("MP3"), encoded("MP3")),
+        (encoded("MP3"), encoded("MP3", samples=np.stack([CLIP, CLIP], axis=1))),
+        (mp3_without_its_first_frame(), encoded("MP3")),
+        (encoded("MP3"), mp3_without_its_first_frame()),
+        (encoded("MP3") + b"TAG" + bytes(125), b"ID3\4\0\0\0\0\1\0" + bytes(128) + encoded("MP3")),
+        (encoded("FLAC"), encoded("FLAC")),
+    ],
+    ids=[
+        "vorbis",
+        "opus and vorbis",
+        "mp3",
+        "mono and stereo",
+        "no length and mp3",
+        "mp3 and no length",
+        "tags",
+        "flac",
+    ],
+)
+def test_joined_files_are_read_to_the_end(first, second):
+    assert seconds(first + second) == pytest.approx(seconds(first) + seconds(second), abs=0.08)
+    joined, parts = (
+        read_audio({"bytes": first + second, "path": None})[0],
+        read_audio({"bytes": first, "path": None})[0],
+    )
+    if not np.array_equal(joined[: len(parts)], parts):
+        assert np.corrcoef(joined[: RATE // 2], parts[: RATE // 2])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
+def test_an_ogg_file_cut_short_is_read_as_far_as_it_goes(codec):
+    content = encoded("OGG", codec, np.tile(CLIP, 4))
+    assert 0.8 < seconds(content[: len(content) // 2]) < 2.6  # it is cut into pages of a second
+
+
+def flac_of_unknown_length() -> bytes:
+    """As it is written through a pipe: without its number of samples and the digest of them."""
+    content = encoded("FLAC")
+    return replaced(replaced(content, 22, bytes(4)), 21, bytes([content[21] & 0xF0]))[:26] + bytes(16) + content[42:]
+
+
+def test_a_flac_file_of_unknown_length_is_read_to_its_end():
+    assert seconds(flac_of_unknown_length()) == 1
+
+
+@pytest.mark.parametrize("kind", ["WAV", "RIFX", "RF64", "AIFF", "AU", "W64"])
+def test_a_recorder_that_crashed_before_it_wrote_the_length_is_read_to_the_end(kind):
+    content = encoded("WAV", endian="BIG") if kind == "RIFX" else encoded(kind)
+    places = {
+        "WAV": [(4, 4), (content.find(b"data") + 4, 4)],
+        "RIFX": [(4, 4), (content.find(b"data") + 4, 4)],
+        "RF64": [(20, 24)],
+        "AIFF": [(4, 4), (content.find(b"SSND") + 4, 4)],
+        "AU": [(8, 4)],
+        "W64": [(content.find(b"data") + 16, 8)],
+    }
+    for place, length in places[kind]:
+        content = replaced(content, place, bytes(length))
+    samples, _ = read_audio({"bytes": content, "path": None})
+    np.testing.assert_allclose(samples[:RATE], CLIP, atol=1 / 2**14)
+
+
+def test_a_file_without_sound_before_other_chunks_stays_empty():
+    content = encoded("WAV", samples=np.zeros(0)) + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    with pytest.raises(ValueError, match="no samples"):
+        seconds(content)
+
+
+@pytest.mark.parametrize("format", ["WAV", "MP3"])
+def test_a_file_cut_short_is_named_with_both_lengths(format, caplog):
+    content = encoded(format, samples=np.tile(CLIP, 4))
+    with caplog.at_level(logging.WARNING):
+        found = seconds(content[: len(content) // 2])
+    assert 1.8 < found < 2.2
+    assert f"a clip holds {found:.2f} s of the" in caplog.text and "that it declares" in caplog.text
+
+
+def test_a_whole_file_is_no_reason_for_a_warning(caplog):
+    for content in [encoded(format) for format in ("WAV", "MP3", "FLAC", "OGG")] + [encoded("MP3", rate=8000)]:
+        seconds(content)
+    assert not caplog.records
+
+
+# Refused
+
+
+@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC"])
+def test_a_change_of_rate_in_the_middle_is_refused_with_the_command_that_mends_it(format):
+    with pytest.raises(ValueError, match="changes from 16000 to 8000 Hz.*ffmpeg -i IN -ar 16000 -ac 1 OUT.wav"):
+        seconds(encoded(format) + encoded(format, rate=8000))
+
+
+def test_a_change_of_channels_between_the_frames_of_an_mp3_file_is_refused():
+    stereo = mp3_without_its_first_frame(samples=np.stack([CLIP, CLIP], axis=1))
+    with pytest.raises(ValueError, match="its rate or its number of channels changes"):
+        seconds(mp3_without_its_first_frame() + stereo)
+
+
+def test_samples_without_a_header_are_refused_with_the_command_that_converts_them(tmp_path):
+    (tmp_path / "clip.raw").write_bytes((CLIP * 2**15).astype("<i2").tobytes())
+    with pytest.raises(ValueError, match=r"clip\.raw must be audio .* `ffmpeg -f s16le -ar RATE -ac 1 -i IN OUT.wav`"):
+        decode_audio(tmp_path / "clip.raw", RATE)
+
+
+def test_a_file_beside_a_resource_fork_of_macos_is_read(tmp_path):
+    (tmp_path / "clip.mp3").write_bytes(encoded("MP3"))
+    (tmp_path / "._clip.mp3").touch()  # which makes libsndfile take the other for Sound Designer II
+    assert len(decode_audio(tmp_path / "clip.mp3", RATE)) == RATE
+
+
+# In blocks
+
+FORMATS = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_U8"),
+    ("WAV", "FLOAT"),
+    ("WAV", "MS_ADPCM"),
+    ("WAV", "ULAW"),
+    ("AIFF", "PCM_24"),
+    ("CAF", "ALAC_16"),
+    ("FLAC", "PCM_24"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(FORMATS),
+    channels=st.integers(1, 2),
+    rate=st.sampled_from([8_000, 16_000, 48_000]),
+    joined=st.booleans(),
+    block=st.integers(1, 9_000),
+)
+def test_blocks_of_any_size_are_the_whole_to_the_bit(kind, channels, rate, joined, block):
+    """python-soundfile seeks after each read, which damages what some MP3 decoders give next."""
+    samples = np.stack([CLIP[:8_000], CLIP[-8_000:]], axis=1)[:, :channels]
+    content = encoded(*kind, samples=samples, rate=rate) * (2 if joined and kind[0] in ("OGG", "FLAC", "MP3") else 1)
+    whole, _ = read_audio({"bytes": content, "path": None})
+    blocks = list(SoundfileReader("clip", content).blocks(block))
+    assert max(map(len, blocks)) <= block
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_a_long_file_is_never_held_as_a_whole(tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.tile(CLIP, 300), RATE)
+    tracemalloc.start()
+    num_samples = sum(len(block) for block in file_blocks(str(tmp_path / "long.flac"), RATE))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_samples == 300 * RATE and peak < 4e6  # all of it: 19 MB
+
+
+# Streams of files
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    small_model().save_pretrained(tmp_path / "model")
+    HEARFeatureExtractor().save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_a_stream_keeps_what_it_heard_of_a_broken_file_and_goes_on_to_the_next(checkpoint, tmp_path, capsys):
+    samples = np.tile(CLIP, 4)
+    soundfile.write(tmp_path / "whole.wav", samples, RATE, subtype="FLOAT")
+    samples[2 * RATE :] = np.nan
+    soundfile.write(tmp_path / "broken.wav", samples, RATE, subtype="FLOAT")
+    with pytest.raises(SystemExit) as error:
+        stream.main([checkpoint, str(tmp_path / "broken.wav"), "nowhere.wav", str(tmp_path / "whole.wav")])
+    assert "broken.wav must hold finite" in str(error.value) and "nowhere.wav must be" in str(error.value)
+    ends = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "s in all" in line]
+    assert ends == ["2.0", "4.0"]
+
+
+def test_a_flac_file_cut_short_is_refused_or_named_with_both_lengths(caplog):
+    content = encoded("FLAC", samples=np.tile(CLIP, 4))
+    try:
+        seconds(content[: len(content) // 2])  # libsndfile 1.2.0 knows no error
+    except ValueError as error:
+        assert "lost sync" in str(error)
+    else:
+        assert "of the 4.00 s that it declares" in caplog.text
+
+
+def test_the_duration_in_a_header_is_taken_only_where_it_is_known():
+    assert read_duration({"bytes": encoded("FLAC"), "path": None}) == 1
+    joined, unsaid = 2 * encoded("MP3"), mp3_without_its_first_frame()
+    for content in (flac_of_unknown_length(), joined, unsaid, b"no sound"):
+        assert read_duration({"bytes": content, "path": None}) is None
+
+
+def test_a_stream_of_not_a_number_ends_with_a_message(checkpoint, tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(SystemExit, match=r"nan\.wav must hold finite samples"):
+        stream.main([checkpoint, str(tmp_path / "nan.wav")])
+
+
+# The table of docs/audio-formats.md
+
+TABLE = Path(__file__).parents[2] / "docs" / "audio-formats.md"
+# (format, codec) of each row of what soundfile reads, the codecs in the order of the row
+CODECS = {
+    "WAV": [("WAV", f"PCM_{kind}") for kind in ("U8", "16", "24", "32")]
+    + [("WAV", codec) for codec in ("FLOAT", "DOUBLE", "ALAW", "ULAW", "MS_ADPCM", "IMA_ADPCM", "GSM610")],
+    "RF64": [("RF64", codec) for codec in ("PCM_16", "PCM_24", "PCM_32", "FLOAT")],
+    "Wave64": [("W64", codec) for codec in ("PCM_16", "PCM_32", "FLOAT", "ALAW", "ULAW", "MS_ADPCM", "GSM610")],
+    "FLAC": [("FLAC", codec) for codec in ("PCM_S8", "PCM_16", "PCM_24")],
+    "Ogg": [("OGG", codec) for codec in ("VORBIS", "OPUS")],
+    "MPEG audio": [("MP3", "MPEG_LAYER_III")],
+    "AIFF, AIFC": [("AIFF", codec) for codec in ("PCM_S8", "PCM_16", "FLOAT", "ALAW", "ULAW", "IMA_ADPCM", "GSM610")],
+    "AU": [("AU", codec) for codec in ("PCM_S8", "PCM_16", "FLOAT", "ALAW", "ULAW", "G721_32")],
+    "CAF": [("CAF", codec) for codec in ("PCM_16", "FLOAT", "ALAW", "ULAW", "ALAC_16", "ALAC_24")],
+    "NIST SPHERE": [("NIST", codec) for codec in ("PCM_16", "ALAW", "ULAW")],
+    "VOC": [("VOC", codec) for codec in ("PCM_U8", "PCM_16", "ALAW", "ULAW")],
+}
+TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the rows of the table that follows a line."""
+    rows = TABLE.read_text(encoding="utf-8").partition(heading)[2].lstrip("\n").partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_table_lists_what_is_written_here():
+    rows = table("soundfile, which every extra installs, reads:\n")
+    assert [row[0] for row in rows] == list(CODECS)
+    listed = {
+        suffix for row in rows + table("also what FFmpeg reads:\n") for suffix in re.findall(r"`(\.\w+)`", row[-1])
+    }
+    assert listed >= set(AUDIO_SUFFIXES)
+
+
+@pytest.mark.parametrize(("format", "codec"), [pair for pairs in CODECS.values() for pair in pairs])
+def test_soundfile_alone_reads_each_format_of_the_table(format, codec, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    samples, rate = read_audio({"bytes": encoded(format, codec, TONE), "path": None})
+    assert abs(rate - RATE) < 0.01 * RATE and abs(len(samples) - RATE) < 0.1 * RATE  # VOC rounds its rate
+    assert np.abs(np.fft.rfft(samples[: RATE // 2])).argmax() == 220
+
+
+def ogg_page(packet: bytes, number: int, flags: int) -> bytes:
+    lacing = bytes([255] * (len(packet) // 255) + [len(packet) % 255])
+    head = b"OggS\0" + struct.pack("<BqIIIB", flags, 0, 1, number, 0, len(lacing)) + lacing
+    checksum = 0
+    for byte in head + packet:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x04C11DB7 if checksum & 2**31 else 0)) & 0xFFFFFFFF
+    return replaced(head, 22, struct.pack("<I", checksum)) + packet
+
+
+def with_bits(content: bytes, bits: int) -> bytes:
+    """A FLAC file whose head says that a sample has so many bits."""
+    code = bits - 1
+    return replaced(content, 20, bytes([content[20] & 0xFE | code >> 4, content[21] & 0x0F | (code & 15) << 4]))
+
+
+FOREIGN = {
+    "clip.m4a": b"\0\0\0\x20ftypM4A " + bytes(300),
+    "clip.aac": b"\xff\xf1\x50\x80" + bytes(300),
+    "clip.webm": b"\x1a\x45\xdf\xa3" + bytes(300),
+    "clip.wma": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(300),
+    "clip.amr": b"#!AMR\n" + bytes(300),
+    "12_bits.flac": with_bits(encoded("FLAC"), 12),
+    "20_bits.flac": with_bits(encoded("FLAC"), 20),
+    "32_bits.flac": with_bits(encoded("FLAC"), 32),
+    "flac.oga": ogg_page(b"\x7fFLAC\1\0\0\0" + encoded("FLAC")[:42], 0, 2) + ogg_page(encoded("FLAC")[86:8086], 1, 4),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_formats_are_refused_with_both_remedies_where_torchcodec_is_missing(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(ValueError, match=f"{name} must be audio .*`ffmpeg -i IN .* or install torchcodec and FFmpeg"):
+        decode_audio({"bytes": FOREIGN[name], "path": name}, RATE)
