@@ -148,6 +148,8 @@ def is_audio(path: str | Path) -> bool:
     """Whether a file is audio by its suffix or, of any other suffix, by its content."""
     if os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES:
         return True
+    if not os.path.isfile(path):  # a named pipe would wait for its writer
+        return False
     try:
         with open(path, "rb") as file:
             return soundfile.info(file).frames > 0
