@@ -238,6 +238,8 @@ def test_another_rate_and_a_model_without_a_head_are_refused():
         HEARStream(MODEL, 44_100)
     with pytest.raises(TypeError, match="must be a HEARForAudioClassification, found: HEARModel"):
         HEARStream(MODEL.hear, RATE)
+    with pytest.raises(TypeError, match="must be a number of Hz, found the text '16000'"):
+        HEARStream(MODEL, "16000")
 
 
 @pytest.fixture
