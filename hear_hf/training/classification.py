@@ -31,7 +31,7 @@ from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
-from .publishing import PublishingTrainer
+from .run_trainer import RunTrainer
 from .runs import RunArguments, SaveAtEpochEnd
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(PublishingTrainer):
+class FineTuningTrainer(RunTrainer):
     """A Trainer whose loss is the mean over the clips of a whole step."""
 
     def __init__(self, *args, **kwargs):
