@@ -34,7 +34,7 @@ from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
-from .publishing import PublishingTrainer
+from .run_trainer import RunTrainer
 from .runs import RunArguments, SaveAtEpochEnd
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(PublishingTrainer):
+class FineTuningTrainer(RunTrainer):
     """A Trainer whose loss is the mean over the clips of a whole step."""
 
     args: FineTuningArguments
