@@ -208,15 +208,10 @@ class FineTuningTrainer(RunTrainer):
         All of it is drawn anew: what the layers below its output know of other labels is in their way.
         """
         args, head = self.args, self.model.classifier
-        head.load_state_dict(
-            type(head)(self.model.config).state_dict()
-        )  # in place: the optimizer knows its parameters
-        cache = (
-            None
-            if args.decoded_cache is None
-            else DecodedCache(args.decoded_cache, self.processing_class.sampling_rate)
-        )
-        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate, cache=cache)
+        new_head = type(head)(self.model.config)
+        head.load_state_dict(new_head.state_dict())  # in place: the optimizer knows its parameters
+        rate = self.processing_class.sampling_rate
+        clips = prepare_clips(self.train_dataset, rate, cache=args.cache(rate))
         loader = DataLoader(
             clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
         )
