@@ -69,7 +69,7 @@ def load_folder(folder: str | Path, label_column: str) -> dict[str, Dataset]:
     listed = {os.path.normpath(audio["path"]) for audio in clips if audio}
     unlisted = [path for path in recordings if str(path) not in listed]
     why_unlisted = "no row of the metadata lists them" if tables else "they lie in no class folder"
-    others = [path for path in others if path.name.lower() not in (*METADATA_NAMES, "readme.md")]
+    others = [path for path in others if path.name.lower() not in METADATA_NAMES]
     warn_of_left_out(folder, {"they hold no audio": others, why_unlisted: unlisted})
     return splits
 
