@@ -190,7 +190,8 @@ def check_models(folder: Path, trust_remote_code: bool = False) -> list[Checked]
 
 def check_code(folder: Path) -> None:
     """Shows code that is not the installed package's, and raises `SharingError`: the check would run it."""
-    foreign = [path for path in sorted(folder.rglob("*.py")) if lines_of(path) != lines_of(PACKAGE / path.name)]
+    installed = {path.name: path.read_bytes() for path in PACKAGE.glob("*.py")}
+    foreign = [path for path in sorted(folder.rglob("*.py")) if path.read_bytes() != installed.get(path.name)]
     for path in foreign:
         name = path.relative_to(folder).as_posix()
         changes = unified_diff(lines_of(PACKAGE / path.name), lines_of(path), "installed", name, lineterm="")

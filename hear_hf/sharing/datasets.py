@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 from datasets import Audio, Dataset, DatasetInfo, Features, List, SplitInfo, Value, load_dataset
@@ -225,7 +225,7 @@ def encoded_clip(audio: dict[str, Any]) -> tuple[dict[str, Any], float]:
 
 def check_clip(audio: dict[str, Any] | None, sources: list[Path]) -> None:
     """Raises `SharingError` where a clip below a source is a link that leads out of it."""
-    if audio is None or audio["bytes"] is not None or not os.path.lexists(audio["path"]):
+    if audio is None or audio["bytes"] is not None or not os.path.lexists(audio["path"] or ""):
         return
     path = Path(os.path.abspath(audio["path"]))
     for source in sources:
@@ -245,7 +245,8 @@ def without_folders(value: Any, folders: set[str]) -> Any:
         return [without_folders(item, folders) for item in value]
     if not isinstance(value, str):
         return value
-    path = unquote(urlsplit(value).path) if value[:5].lower() == "file:" else value
+    path = re.sub("^file:(//[^/]*)?", "", value, flags=re.IGNORECASE)
+    path = value if path == value else unquote(path)
     is_below = any(path.startswith((f"{folder}/", f"{folder}{os.sep}")) for folder in folders if folder != os.sep)
     return Path(path).name if is_below else value
 

@@ -35,7 +35,8 @@ class RunTrainer(Trainer):
 
     def record(self) -> dict[str, Any]:
         """What this run is: its options, its labels and the number of its clips."""
-        config, clips = cast(Any, getattr(self.model, "config", None)), cast(Any, self.train_dataset)
+        config: Any = getattr(self.model, "config", None)
+        clips: Any = self.train_dataset
         facts: dict[str, Any] = {}
         if hasattr(config, "id2label"):
             facts["labels"] = [name for _, name in sorted(config.id2label.items())]

@@ -127,6 +127,7 @@ def test_paths_below_the_source_are_names_at_any_depth_and_text_stays_as_it_is(h
         "group": "/r/birds is great",
         "note": "C:\\x",
         "web": "file:///etc/hosts",
+        "odd": "file://[x",
         "near": f"{tmp_path}2/x",
     }
     nested = {
