@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     model_args, teacher_args, data_args, mixture_args, probe_args, training_args = parse_arguments(
         arguments, argv, __doc__
     )
-    start(training_args)
+    start(training_args, model_args, teacher_args, data_args, mixture_args)
 
     config = load_student_config(model_args)
     if data_args.stored_teachers:

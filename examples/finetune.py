@@ -21,7 +21,7 @@ from hear_hf.training.runs import last_checkpoint, start
 def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments)
     model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv, __doc__)
-    start(training_args)
+    start(training_args, model_args, data_args, augmentation_args)
 
     with training_args.main_process_first(desc="loading the clips"):
         dataset = load_labelled_audio(data_args, training_args.seed)

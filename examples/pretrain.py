@@ -35,7 +35,7 @@ from hear_hf.training.runs import start
 def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (PretrainingModelArguments, PretrainingDataArguments, MaskedModellingArguments)
     model_args, data_args, training_args = parse_arguments(arguments, argv, __doc__)
-    start(training_args)
+    start(training_args, model_args, data_args)
 
     quantizer = load_quantizer(model_args)
     model = load_model(model_args, quantizer)

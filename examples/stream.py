@@ -84,9 +84,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("give either an audio file, or - for standard input, or --microphone")
 
     model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
-    rate, labels = model.config.sampling_rate, model.config.id2label
+    labels = model.config.id2label
     try:
-        stream = HEARStream(model, rate, args.window, args.hop)
+        stream = HEARStream(model, getattr(model.config, "sampling_rate", 0), args.window, args.hop)
     except (TypeError, ValueError) as error:
         sys.exit(str(error))
     errors = []

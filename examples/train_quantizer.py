@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     arguments = (QuantizerArguments, TeacherArguments, TeacherStatesArguments, PretrainingDataArguments)
     arguments += (QuantizerTrainingArguments,)
     model_args, teacher_args, states_args, data_args, training_args = parse_arguments(arguments, argv, __doc__)
-    start(training_args)
+    start(training_args, model_args, teacher_args, states_args, data_args)
 
     config = load_config(model_args)
     train, validation = load_clips(config, data_args, training_args, states_args)

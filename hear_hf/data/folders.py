@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from datasets import Dataset, concatenate_datasets
 
 from .sources import (
-    audio_files,
     files_below,
     from_files,
     is_visible,
@@ -63,12 +62,14 @@ def load_folder(folder: str | Path, label_column: str) -> dict[str, Dataset]:
         splits = _load_metadata(folder, tables, label_column)
     else:
         parts = _split_folders(folder)
-        splits = {split: _load_class_folders(part, metadata, label_column) for split, part in parts.items()}
+        splits = {
+            split: _load_class_folders(part, recordings, metadata, label_column) for split, part in parts.items()
+        }
     clips = chain.from_iterable(dataset["audio"] for dataset in splits.values())
     listed = {os.path.normpath(audio["path"]) for audio in clips if audio}
     unlisted = [path for path in recordings if str(path) not in listed]
     why_unlisted = "no row of the metadata lists them" if tables else "they lie in no class folder"
-    others = [path for path in others if path.name.lower() not in (*METADATA_NAMES, "readme.md")]
+    others = [path for path in others if path.name.lower() not in METADATA_NAMES]
     warn_of_left_out(folder, {"they hold no audio": others, why_unlisted: unlisted})
     return splits
 
@@ -158,29 +159,30 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
 
 
-def _load_class_folders(folder: Path, metadata: list[Path], label_column: str) -> Dataset:
-    paths, labels = [], []
-    for class_folder in _subfolders(folder):
+def _load_class_folders(folder: Path, recordings: list[Path], metadata: list[Path], label_column: str) -> Dataset:
+    classes: dict[Path, list[Path]] = {path: [] for path in _subfolders(folder)}
+    for path in recordings:
+        if path.is_relative_to(folder) and path.parent != folder:
+            classes[folder / path.relative_to(folder).parts[0]].append(path)
+    if not classes:
+        raise ValueError(
+            f"{folder} must hold one sub-folder of audio files per class, or a metadata.csv with the columns "
+            f"{FILE_NAME_COLUMN!r} and {label_column!r} (another name: --label_column_name), found no sub-folder"
+            f"{_columns_of(metadata)}."
+        )
+    for class_folder, clips in classes.items():
         inner = [path.name for path in _subfolders(class_folder) if split_named(path.name)]
         if inner:
             raise ValueError(
                 f"Splits must be folders above the classes, found {inner} in {class_folder}. Move them to "
                 f"{folder}, or name {class_folder} as --data_dir."
             )
-        clips = audio_files(class_folder)
         if not clips:
             raise ValueError(
                 f"Each class folder must hold audio files, found none in {class_folder}. Add clips or remove it."
             )
-        paths += clips
-        labels += [class_folder.name] * len(clips)
-    if not paths:
-        raise ValueError(
-            f"{folder} must hold one sub-folder of audio files per class, or a metadata.csv with the columns "
-            f"{FILE_NAME_COLUMN!r} and {label_column!r} (another name: --label_column_name), found no sub-folder"
-            f"{_columns_of(metadata)}."
-        )
-    return from_files(paths).add_column("label", labels)
+    labels = [class_folder.name for class_folder, clips in classes.items() for _ in clips]
+    return from_files(list(chain(*classes.values()))).add_column("label", labels)
 
 
 def _columns_of(metadata: list[Path]) -> str:

@@ -38,7 +38,7 @@ def encode_labels(
     labels = _split_joined_labels(labels, class_names, multi_label)
     has_lists = any(isinstance(label, list) for values in labels.values() for label in values)
     if has_lists and multi_label is False:
-        raise ValueError("With --multi_label False each clip must have one label, found lists of them. Leave it out.")
+        raise ValueError("With --multi_label False each clip must have one label, found lists. Leave the option out.")
     multi_label = multi_label or has_lists
     for split, values in labels.items():
         if multi_label:

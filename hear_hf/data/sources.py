@@ -128,14 +128,15 @@ def is_visible(name: str) -> bool:
 
 
 def files_below(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Lists the audio files in and below a folder, and the others, in order, through links and without hidden ones."""
+    """Lists the audio files in and below a folder, and the others, in order, but no hidden ones and no README.md."""
     audio: list[Path] = []
     others: list[Path] = []
     for parent, subfolders, names in os.walk(os.path.abspath(folder), followlinks=True):
         subfolders[:] = [name for name in subfolders if is_visible(name) and not _leads_back(Path(parent, name))]
         for name in filter(is_visible, names):
             path = Path(parent, name)
-            (audio if is_audio(path) else others).append(path)
+            if path.name.lower() != "readme.md":
+                (audio if is_audio(path) else others).append(path)
     return sorted(audio), sorted(others)
 
 
@@ -148,6 +149,8 @@ def is_audio(path: str | Path) -> bool:
     """Whether a file is audio by its suffix or, of any other suffix, by its content."""
     if os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES:
         return True
+    if not os.path.isfile(path):  # a named pipe would wait for its writer
+        return False
     try:
         with open(path, "rb") as file:
             return soundfile.info(file).frames > 0

@@ -33,8 +33,14 @@ WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 REPORTS = ("README.md", "LICEN[CS]E*", "*.png", "*.jpg", "*.svg", "*_results.json", "per_label.txt")
 MAX_REPORT_SIZE = 10_000_000  # bytes
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-TRAINING = ("checkpoint-*", "runs", "events.out.tfevents*", "trainer_state.json")
-STALE = ("*_hear*.py", "model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*")
+TRAINING = ("checkpoint-*", "runs", "events.out.tfevents*", "trainer_state.json", "run_record.json")
+STALE = (
+    "*_hear*.py",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model*.bin*",
+    "training_args.bin",
+)
 METADATA = ("license", "library_name", "pipeline_tag", "tags")
 UNFILLED = (PLACEHOLDER, "More Information Needed", "More information needed", "TODO", "FIXME", "{{ ", "{% ")
 MAX_SHOWN_LINES = 100  # of each file of code that is not the installed package's

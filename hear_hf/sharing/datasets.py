@@ -164,12 +164,12 @@ def stage_dataset(
     Args:
         datasets (`dict[str, Dataset]`): The splits, as `load_clips` returns them.
         folder (`Path`): The folder to create.
-        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be decoded.
+        skip_broken (`bool`, *optional*, defaults to `False`): Whether to skip clips that cannot be used.
         sources (`list[Path]`, *optional*): The folders that `source_folders` gives. Links may not lead out of them,
             and of paths below them the names alone are published.
 
     Raises:
-        `SharingError`: Clips cannot be decoded, a split keeps none, or a clip is a link that leads out of its source.
+        `SharingError`: Clips cannot be used, a split keeps none, or a clip is a link that leads out of its source.
     """
     sources = sources or []
     folder.mkdir(parents=True)

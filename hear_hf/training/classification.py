@@ -34,7 +34,7 @@ from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
-from .publishing import PublishingTrainer
+from .run_trainer import RunTrainer
 from .runs import RunArguments, SaveAtEpochEnd
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(PublishingTrainer):
+class FineTuningTrainer(RunTrainer):
     """A Trainer whose loss is the mean over the clips of a whole step."""
 
     args: FineTuningArguments
@@ -208,15 +208,10 @@ class FineTuningTrainer(PublishingTrainer):
         All of it is drawn anew: what the layers below its output know of other labels is in their way.
         """
         args, head = self.args, self.model.classifier
-        head.load_state_dict(
-            type(head)(self.model.config).state_dict()
-        )  # in place: the optimizer knows its parameters
-        cache = (
-            None
-            if args.decoded_cache is None
-            else DecodedCache(args.decoded_cache, self.processing_class.sampling_rate)
-        )
-        clips = prepare_clips(self.train_dataset, self.processing_class.sampling_rate, cache=cache)
+        new_head = type(head)(self.model.config)
+        head.load_state_dict(new_head.state_dict())  # in place: the optimizer knows its parameters
+        rate = self.processing_class.sampling_rate
+        clips = prepare_clips(self.train_dataset, rate, cache=args.cache(rate))
         loader = DataLoader(
             clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
         )

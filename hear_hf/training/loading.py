@@ -6,7 +6,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from ..data.clips import PretrainingClips, StreamedClips
-from .publishing import PublishingTrainer
+from .run_trainer import RunTrainer
 
 
 class EpochSampler(Sampler):
@@ -33,7 +33,7 @@ class EpochSampler(Sampler):
         return iter(rng.permutation(len(self.clips)).tolist())
 
 
-class ClipsTrainer(PublishingTrainer):
+class ClipsTrainer(RunTrainer):
     """A Trainer whose training set is `PretrainingClips` or `StreamedClips`."""
 
     train_dataset: PretrainingClips | StreamedClips

@@ -1,21 +1,20 @@
 """The plots of a training run. Names, which may be anything, are drawn as they are."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-AS_IT_IS: Any = {"text.parse_math": False}  # names are no formulas
 MAX_COLUMNS = 3
 MAX_MARKED_POINTS = 50
 MAX_NAMED_LABELS = 60  # more names than that are unreadable on an axis
 MAX_COUNTED_LABELS = 15  # so are more numbers in a confusion matrix
+names_as_they_are = rc_context({"text.parse_math": False})  # and not as formulas
 
 
-@rc_context(AS_IT_IS)
+@names_as_they_are
 def plot_curves(log_history: list[dict[str, float]], panels: dict[str, dict[str, str]], path: Path) -> None:
     """
     Plots logged values over the steps.
@@ -46,7 +45,7 @@ def plot_curves(log_history: list[dict[str, float]], panels: dict[str, dict[str,
     figure.savefig(path, dpi=120)
 
 
-@rc_context(AS_IT_IS)
+@names_as_they_are
 def plot_confusion_matrix(counts: np.ndarray, names: list[str], path: Path) -> None:
     """Plots the share of each true label's clips that was given each label, from counts (num_labels, num_labels)."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

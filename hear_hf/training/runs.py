@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -11,6 +12,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
 from ..arguments import option
+from .records import described
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class RunArguments(TrainingArguments):
             raise ValueError(
                 f"`hub_strategy` must be end, found: {self.hub_strategy}. The finished run alone passes the checks."
             )
+        self.record: dict[str, Any] = {}
         self.uses_muon = self.optim == MUON
         if self.uses_muon:
             self.optim = "adamw_torch"  # for the rest; Transformers knows no Muon
@@ -58,8 +61,9 @@ def has_accelerator() -> bool:
     return torch.cuda.is_available() or is_torch_bf16_gpu_available() or is_torch_xla_available()
 
 
-def start(training_args: TrainingArguments) -> None:
-    """Sets the level of the logs and the seed."""
+def start(training_args: RunArguments, *options: Any) -> None:
+    """Sets the level of the logs and the seed, and notes the run's other options, for no other run to resume it."""
+    training_args.record = described(training_args, *options)
     logging.basicConfig(level=training_args.get_process_log_level(), format="%(message)s")
     transformers.utils.logging.set_verbosity(training_args.get_process_log_level())
     set_seed(training_args.seed)

@@ -248,3 +248,10 @@ def test_a_name_in_latin_1_bytes_is_named_with_the_remedy(tmp_path, name):
         load_folder(tmp_path, "label")
     with pytest.raises(ValueError, match="must be UTF-8"):
         load_unlabelled_audio(PretrainingDataArguments(data_dir=str(tmp_path)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_named_pipe_is_no_clip_and_not_waited_for(tmp_path):
+    write(tmp_path, "a/0.wav", "b/0.wav")
+    os.mkfifo(tmp_path / "a" / "pipe")
+    assert set(found(tmp_path)["train"]) == {"a/0.wav", "b/0.wav"}

@@ -13,6 +13,7 @@ import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
 import stream as script
 from hear_hf import HEARStream
@@ -238,6 +239,8 @@ def test_another_rate_and_a_model_without_a_head_are_refused():
         HEARStream(MODEL, 44_100)
     with pytest.raises(TypeError, match="must be a HEARForAudioClassification, found: HEARModel"):
         HEARStream(MODEL.hear, RATE)
+    with pytest.raises(TypeError, match="must be a number of Hz, found the text '16000'"):
+        HEARStream(MODEL, "16000")
 
 
 @pytest.fixture
@@ -327,3 +330,11 @@ def test_the_script_says_what_is_missing(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(SystemExit, match="--microphone needs the package sounddevice.*Install"):
         script.main([checkpoint, "--microphone"])
+
+
+def test_another_model_is_refused_by_its_name(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = Wav2Vec2Config(**sizes, conv_dim=[8], conv_kernel=[10], conv_stride=[5], num_conv_pos_embedding_groups=2)
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match="must be a HEARForAudioClassification, found: Wav2Vec2ForSequence"):
+        script.main([str(tmp_path), "clip.wav"])

@@ -40,7 +40,7 @@ def test_a_folder_without_any_code_gets_the_package_s_and_keeps_its_licences(fol
 
 
 def test_an_update_removes_weights_and_code_of_earlier_uploads(folder, hub, capsys):
-    old = {"model.safetensors": b"old", "old_hear.py": b"", "pytorch_model.bin": b""}
+    old = {"model.safetensors": b"old", "old_hear.py": b"", "pytorch_model.bin": b"", "training_args.bin": b""}
     kept = {"notes.md": b"", "handler.py": b""}
     hub.create("alice/hear", files=old | kept)
     push(folder)

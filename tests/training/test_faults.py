@@ -17,6 +17,7 @@ from test_finetune import QUICK
 from transformers import Trainer
 
 import finetune
+from hear_hf.training.records import in_use
 from helpers import write_tone
 
 NUM_EPOCHS = 5
@@ -161,3 +162,47 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_one_that_was_no
         break
     assert num_kills >= 3
     assert_same_weights(output_dir, undisturbed)
+
+
+@pytest.mark.parametrize("change", ["labels", "data_dir", "learning_rate", "clips"])
+def test_a_folder_with_checkpoints_of_another_run_is_refused(arguments, tones, tmp_path, change):
+    words = [*arguments, "--num_train_epochs", "1", "--output_dir", str(tmp_path / "run")]
+    data = shutil.copytree(tones, tmp_path / "data")
+    words[words.index("--data_dir") + 1] = str(data)
+    finetune.main(words)
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    if change == "labels":
+        (data / "low").rename(data / "deep")
+    elif change == "data_dir":
+        words[words.index("--data_dir") + 1] = str(data.rename(tmp_path / "other"))
+    elif change == "learning_rate":
+        words[words.index("--learning_rate") + 1] = "1e-5"
+    else:
+        for i in range(6, 9):
+            write_tone(data / "low" / f"{i}.wav", 200, seed=i)
+    with pytest.raises(ValueError, match=f"found those of another in .*run: .*{change} was .*, is now .*--output_dir"):
+        finetune.main(words)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_of_a_run_without_a_record_is_refused_to_other_labels(arguments, tones, tmp_path):
+    words = [*arguments, "--num_train_epochs", "1", "--output_dir", str(tmp_path / "run")]
+    finetune.main(words)
+    (tmp_path / "run" / "run_record.json").unlink()
+    data = shutil.copytree(tones, tmp_path / "data")
+    (data / "low").rename(data / "deep")
+    words[words.index("--data_dir") + 1] = str(data)
+    with pytest.raises(ValueError, match="labels was .*low.*, is now .*deep"):
+        finetune.main(words)
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(arguments, tmp_path):
+    with in_use(tmp_path / "run"), pytest.raises(ValueError, match="found another at work in .*run"):
+        finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
+    assert not list((tmp_path / "run").glob("*.json"))
+
+
+def test_a_run_may_go_on_for_longer(arguments, tmp_path):
+    finetune.main([*arguments, "--num_train_epochs", "1", "--output_dir", str(tmp_path / "run")])
+    finetune.main([*arguments, "--num_train_epochs", "2", "--output_dir", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "checkpoint-4").is_dir()

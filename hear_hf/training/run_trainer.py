@@ -1,24 +1,53 @@
-"""How a Trainer of ours reaches the Hub: as `push_to_hub.py` does, through the staging and the checks of a model."""
+"""What our Trainers share: a folder is one run's, and the way to the Hub is that of `push_to_hub.py`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import Trainer
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from ..sharing.models import CardArguments
 from ..sharing.publication import publish_model
 from ..sharing.temporary import temporary_folder
 from ..sharing.upload import Destination, full_name, login
+from .records import check_same_run, described, in_use, write_record
 
 
-class PublishingTrainer(Trainer):
-    """A Trainer that publishes the finished run alone, without pickles, and whose model card is the report's."""
+class RunTrainer(Trainer):
+    """
+    A Trainer that resumes its own run alone, and publishes the finished run alone, without pickles.
+
+    Its model card is the report's.
+    """
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """Trains as Trainer does; raises `ValueError` where the folder or the checkpoint is another run's."""
+        if not self.is_world_process_zero():
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        folder = Path(str(self.args.output_dir))
+        found = get_last_checkpoint(str(folder)) if resume_from_checkpoint is True else resume_from_checkpoint
+        record = self.record()
+        with in_use(folder):
+            if found:
+                check_same_run(record, Path(str(found)))
+            write_record(record, folder)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def record(self) -> dict[str, Any]:
+        """What this run is: its options, its labels and the number of its clips."""
+        config, clips = cast(Any, getattr(self.model, "config", None)), cast(Any, self.train_dataset)
+        facts: dict[str, Any] = {}
+        if hasattr(config, "id2label"):
+            facts["labels"] = [name for _, name in sorted(config.id2label.items())]
+        if hasattr(clips, "__len__"):
+            facts["clips"] = len(clips)
+        return (getattr(self.args, "record", None) or described(self.args)) | facts
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Checks before the training that it can be published; the repository is made when it is."""
         if self.is_world_process_zero():
             name = self.args.hub_model_id or Path(str(self.args.output_dir)).resolve().name
-            self.hub_model_id = full_name(name)  # type: ignore[assignment]  # stated as None by Trainer
+            self.hub_model_id = cast(Any, full_name(name))  # typed as `None` by Trainer
 
     def create_model_card(self, *args, **kwargs):
         """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
