@@ -187,10 +187,8 @@ def _read_with_torchcodec(name: str, encoded: bytes | None, first_error: Excepti
 
 
 def _head(name: str, encoded: bytes | None) -> bytes:
-    if encoded is not None:
-        return encoded[:12]
-    with open(name, "rb") as file:
-        return file.read(12)
+    with open(name, "rb") if encoded is None else io.BytesIO(encoded) as file:
+        return _head_at(file, 0)
 
 
 def _reason(error: Exception) -> str:
@@ -318,28 +316,52 @@ def _patched(content: bytes, place: int, patch: bytes) -> bytes:
 
 def _split(file: Source) -> tuple[list[_Part], float | None]:
     """The parts of a file that libsndfile reads one by one, and the length that the file declares where we know it."""
+    file = _without_lead(file)
     size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(12)
-    start = 0
-    while tag := _id3_bytes(head):
-        start += tag
-        file.seek(start)
-        head = file.read(12)
-    if start:
-        file, size = _Part(file, start, size), max(0, size - start)
+    head = _head_at(file, 0)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
         patches, declared = _mend_riff(file, size)
         return [_Part(file, 0, size, patches)], declared
     if head[:4] == b".snd" and head[8:] == bytes(4):  # a length of 0 that was to be written at the end
         return [_Part(file, 0, size, {8: b"\xff" * 4})], None
-    if _mpeg_frame(head) and (files := _joined_mpeg_files(file, size)):
+    if head[:4] == b"OggS":
+        starts = _ogg_starts(file, size)
+    elif head[:4] == b"fLaC":
+        starts = _flac_starts(file)
+    elif _mpeg_frame(head) and (files := _joined_mpeg_files(file, size)):
         stops = [part.start for part in files[1:]] + [size]
         parts = zip(files, stops, strict=True)
         seconds = sum(part.seconds() for part in files)
         return [_Part(file, part.start, stop, endless=part.declared is None) for part, stop in parts], seconds
-    starts = _ogg_starts(file, size) if head[:4] == b"OggS" else _flac_starts(file) if head[:4] == b"fLaC" else [0]
-    return [_Part(file, start, stop) for start, stop in pairwise([*starts, size])], None
+    else:
+        starts = [0]
+    return [_Part(file, begin, stop) for begin, stop in pairwise([*starts, size])], None
+
+
+def _without_lead(file: Source) -> Source:
+    """The file behind ID3 tags and, of an MP3 file, behind zeros."""
+    start = 0
+    while tag := _id3_bytes(_head_at(file, start)):
+        start += tag
+    if _head_at(file, start).startswith(bytes(4)) and _mpeg_frame(_head_at(file, start + _zero_bytes(file, start))):
+        start += _zero_bytes(file, start)
+    return _Part(file, start, max(start, file.seek(0, os.SEEK_END))) if start else file
+
+
+def _head_at(file: Source, place: int) -> bytes:
+    file.seek(place)
+    return file.read(12)
+
+
+def _zero_bytes(file: Source, place: int) -> int:
+    """The number of zeros at a place."""
+    file.seek(place)
+    count = 0
+    while chunk := file.read(CHUNK_BYTES):
+        count += len(chunk) - len(chunk.lstrip(b"\0"))
+        if chunk.lstrip(b"\0"):
+            break
+    return count
 
 
 def _id3_bytes(head: bytes) -> int:
@@ -460,14 +482,12 @@ def _mpeg_frames(file: Source, size: int) -> Iterator[tuple[int, MpegFrame]]:
             yield place, frame
             place, in_step = place + frame[0], True
             continue
-        file.seek(place)
-        place += _id3_bytes(file.read(10)) or _bytes_to_sync(file, place)
+        place += _id3_bytes(_head_at(file, place)) or _bytes_to_sync(file, place)
         in_step = False
 
 
 def _frame_at(file: Source, place: int) -> MpegFrame | None:
-    file.seek(place)
-    return _mpeg_frame(file.read(4))
+    return _mpeg_frame(_head_at(file, place))
 
 
 def _bytes_to_sync(file: Source, place: int) -> int:
@@ -523,5 +543,5 @@ def _declared_frames(frame: bytes) -> int | None:
     for mark in (b"Xing", b"Info"):
         place = frame.find(mark, 4, 48)
         if place >= 0 and len(frame) >= place + 12 and frame[place + 7] & 1:
-            return struct.unpack(">I", frame[place + 8 : place + 12])[0]
+            return struct.unpack(">I", frame[place + 8 : place + 12])[0] or None  # some encoders leave a 0 there
     return None

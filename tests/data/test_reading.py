@@ -63,6 +63,25 @@ def test_an_mp3_file_that_does_not_say_its_length_is_read_to_its_end(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "start", [bytes(3_000), b"ID3\4\0\0\0\0\0\x10" + bytes(3_000)], ids=["zeros", "tag and zeros"]
+)
+def test_an_mp3_file_is_found_behind_zeros(start):
+    assert seconds(start + encoded("MP3")) == 1
+
+
+@pytest.mark.parametrize("format", ["FLAC", "AIFF"])
+def test_other_formats_are_found_behind_a_tag_of_mp3_files(format):
+    assert seconds(b"ID3\4\0\0\0\0\0\x10" + bytes(16) + encoded(format)) == 1
+
+
+@pytest.mark.parametrize("declared", [0, 10, 50])
+def test_an_mp3_file_that_declares_too_few_frames_is_read_to_its_end(declared):
+    content = encoded("MP3", samples=np.tile(CLIP, 4))  # of some 110 frames
+    content = replaced(content, content.index(b"Xing") + 8, struct.pack(">I", declared))
+    assert seconds(content) == pytest.approx(4, abs=0.15)
+
+
+@pytest.mark.parametrize(
     ("first", "second"),
     [
         (encoded("OGG", "VORBIS"), encoded("OGG", "VORBIS")),
