@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Far above any recording: samples this large were never divided by their integer range.
 MAX_PEAK = 16.0
-BLOCK_FRAMES = 2**20
+BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
 CHUNK_BYTES = 2**16
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 ENDLESS = 2**40  # bytes, or samples

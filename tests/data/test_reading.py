@@ -353,6 +353,16 @@ def test_soundfile_alone_reads_each_format_of_the_table(format, codec, monkeypat
     assert np.abs(np.fft.rfft(samples[: RATE // 2])).argmax() == 220
 
 
+@pytest.mark.parametrize(
+    ("layer", "head", "length", "num_samples"), [(2, b"\xff\xfd", 208, 1152), (1, b"\xff\xff", 208, 384)]
+)
+def test_soundfile_alone_reads_layers_1_and_2_of_mpeg(layer, head, length, num_samples):
+    """Frames of silence at 64 kbit/s (layer 1: 192) and 44,100 Hz, mono: nothing but a head is set."""
+    bitrate = {1: 6, 2: 4}[layer]
+    frame = head + bytes([bitrate << 4, 0xC0]) + bytes(length - 4)
+    assert seconds(100 * frame) == pytest.approx(100 * num_samples / 44_100, abs=0.06)
+
+
 def ogg_page(packet: bytes, number: int, flags: int) -> bytes:
     lacing = bytes([255] * (len(packet) // 255) + [len(packet) % 255])
     head = b"OggS\0" + struct.pack("<BqIIIB", flags, 0, 1, number, 0, len(lacing)) + lacing
