@@ -6,6 +6,7 @@ All draws come from torch's CPU generator, which Trainer seeds and restores when
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..arguments import option
 from ..frames_hear import frame_mask
@@ -22,6 +23,11 @@ class MixtureArguments:
         help="Shift each training clip in time by up to this much, either way; what leaves at one end enters at the "
         "other.",
     )
+    centre_seconds: float = option(
+        default=0.0,
+        help="Put each clip shorter than this in the middle of so much silence, held-out ones too: some teachers know "
+        "short words only with silence around them.",
+    )
     random_gain_db: float = option(default=6.0, help="Amplify or attenuate each training clip by up to this much.")
     mixture_share: float = option(
         default=0.5, help="Add another clip of the batch to this share of the training clips."
@@ -33,9 +39,33 @@ class MixtureArguments:
     def __post_init__(self):
         if not 0 <= self.mixture_share <= 1:
             raise ValueError(f"`mixture_share` must be between 0 and 1, found: {self.mixture_share}")
-        for name in ("random_shift_seconds", "random_gain_db", "mixture_range_db"):
+        for name in ("random_shift_seconds", "centre_seconds", "random_gain_db", "mixture_range_db"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, found: {getattr(self, name)}")
+
+
+def centre(
+    waveform: torch.Tensor, attention_mask: torch.Tensor, num_samples: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Puts each shorter clip in the middle of silence.
+
+    Args:
+        waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): Clips of any lengths, padded on the right.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`): 1 = real sample.
+        num_samples (`int`): The length that each clip shall have at least.
+
+    Returns:
+        Waveforms and mask, where the silence counts as real samples, of the same or the larger width.
+    """
+    if num_samples > waveform.shape[1]:
+        waveform = nn.functional.pad(waveform, (0, num_samples - waveform.shape[1]))
+    lengths = attention_mask.sum(-1, keepdim=True)
+    wanted = lengths.clamp(min=num_samples)
+    position = torch.arange(waveform.shape[1], device=waveform.device) - (wanted - lengths) // 2
+    is_clip = (position >= 0) & (position < lengths)
+    mask = frame_mask(wanted, waveform.shape[1]).to(attention_mask.dtype)
+    return waveform.gather(1, position.clamp(0, waveform.shape[1] - 1)) * is_clip, mask
 
 
 def vary(

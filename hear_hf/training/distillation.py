@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .. import HEARConfig, HEARForAudioClassification
 from ..arguments import option
 from ..data.clips import LABELS_COLUMN, PretrainingClips, StreamedClips
-from ..data.mixtures import MixtureArguments, vary
+from ..data.mixtures import MixtureArguments, centre, vary
 from ..data.teacher_outputs import OUTPUTS_COLUMN
 from ..data.teacher_states import NUM_STATISTICS_CLIPS
 from ..frames_hear import num_encoder_frames
@@ -227,13 +227,12 @@ class DistillationTrainer(PretrainingTrainer):
         super().__init__(wrapped, *args, **kwargs)
         self.distillation_model, self.student = model, model.student
         self.teachers, self.mixture_args, self.probe = teachers, mixture_args, probe
-        if isinstance(teachers[0], StoredTeacher) and (
-            mixture_args.mixture_share or mixture_args.random_shift_seconds
-        ):
+        unheard = ("mixture_share", "random_shift_seconds", "centre_seconds")
+        if isinstance(teachers[0], StoredTeacher) and any(getattr(mixture_args, name) for name in unheard):
             raise ValueError(
-                "`stored_teachers` must come without mixtures and shifts, which the teachers did not hear, found "
-                f"mixture_share={mixture_args.mixture_share} and random_shift_seconds="
-                f"{mixture_args.random_shift_seconds}. Give --mixture_share 0 --random_shift_seconds 0."
+                "`stored_teachers` must come without mixtures, shifts and silence, which the teachers did not hear, "
+                f"found {', '.join(f'{name}={getattr(mixture_args, name)}' for name in unheard)}. Give "
+                f"{' '.join(f'--{name} 0' for name in unheard)}."
             )
         if probe is not None and self.eval_dataset is None:
             raise ValueError(
@@ -257,9 +256,12 @@ class DistillationTrainer(PretrainingTrainer):
             return inputs
         waveform, mask = inputs["input_values"], inputs["attention_mask"]
         partners = torch.arange(len(waveform), device=waveform.device)
+        rate = self.student.config.sampling_rate
+        if self.mixture_args.centre_seconds > 0:
+            waveform, mask = centre(waveform, mask, round(self.mixture_args.centre_seconds * rate))
         with torch.autocast(self.args.device.type, enabled=False):
             if self.distillation_model.training:
-                waveform, partners = vary(waveform, mask, self.mixture_args, self.student.config.sampling_rate)
+                waveform, partners = vary(waveform, mask, self.mixture_args, rate)
             outputs = self.teacher_outputs(waveform, mask, inputs.get(OUTPUTS_COLUMN))
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]

@@ -25,7 +25,7 @@ from transformers import (
 import distill
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.acoustic_model_hear import HEARAcousticModel
-from hear_hf.data.mixtures import MixtureArguments, vary
+from hear_hf.data.mixtures import MixtureArguments, centre, vary
 from hear_hf.data.teacher_states import TeacherFeatures
 from hear_hf.data.unlabelled import DistillationDataArguments
 from hear_hf.training import distillation
@@ -335,6 +335,27 @@ def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
     assert all(ratio.std() < 1e-4 and 0.5 <= ratio[0] <= 2 for ratio in ratios) and partners.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="`mixture_share` must be between 0 and 1"):
         MixtureArguments(mixture_share=2)
+
+
+def test_short_clips_are_put_in_the_middle_of_silence_and_longer_ones_stay():
+    clips = [torch.randn(n) for n in (1_001, 5_000, 3_000)]
+    waveform, mask = ragged_batch(clips)
+    centred, wider = centre(waveform, mask, 4_000)
+    assert wider.sum(-1).tolist() == [4_000, 5_000, 4_000] and torch.equal(centred[1], waveform[1])
+    assert (
+        torch.equal(centred[0, 1_499:2_500], clips[0])
+        and not centred[0, :1_499].any()
+        and not centred[0, 2_500:].any()
+    )
+    whole, mask = centre(waveform, mask, 6_000)
+    assert whole.shape == (3, 6_000) and mask.all() and torch.equal(whole[1, 500:5_500], clips[1])
+
+
+def test_clips_are_centred_for_student_and_teachers(clips, tmp_path, sounds):
+    metrics = distill.main(
+        arguments(clips, tmp_path, [sounds], *NO_SAVES, "--centre_seconds", "2", "--max_steps", "1")
+    )
+    assert np.isfinite(metrics["eval_loss"])
 
 
 def test_a_shift_turns_each_clip_within_its_own_length():
