@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from huggingface_hub.constants import HF_HUB_CACHE
 
-ADDRESS = re.compile(
+# A file of the Hub, perhaps in an archive there.
+ADDRESS = re.compile(r"((zip|tar|gzip)://((?!::).)*::)*hf://((?!::).)*")
     r"((zip|tar|gzip)://((?!::).)*::)*hf://((?!::).)*"
 )  # of a file of the Hub, perhaps in an archive there
 MAX_SHOWN = 100  # letters of a path
