@@ -13,8 +13,6 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 # A file of the Hub, perhaps in an archive there.
 ADDRESS = re.compile(r"((zip|tar|gzip)://((?!::).)*::)*hf://((?!::).)*")
-    r"((zip|tar|gzip)://((?!::).)*::)*hf://((?!::).)*"
-)  # of a file of the Hub, perhaps in an archive there
 MAX_SHOWN = 100  # letters of a path
 
 
