@@ -11,6 +11,7 @@ from hear_hf import HEARConfig, HEARQuantizerConfig
 
 NESTING = ("state_dict", "model_state_dict", "model")
 MAX_DEPTH = 8  # a pickle may nest a dict in itself
+MAX_LISTED, MAX_LETTERS = 20, 100  # names in a message, and letters of each
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
 CONFIG_CLASSES = {config_class.model_type: config_class for config_class in (HEARConfig, HEARQuantizerConfig)}
 COUNTERS = ("num_batches_tracked", "num_updates")
@@ -103,7 +104,7 @@ def read_folder(folder: Path) -> tuple[HEARConfig | HEARQuantizerConfig, StateDi
 
 
 def check_names(what: str, found: Iterable[str], expected: list[str]) -> None:
-    """Refuses missing and unexpected names, and lists all of them."""
+    """Refuses missing and unexpected names, and lists them."""
     missing = sorted(set(expected) - set(found))
     unexpected = sorted(set(found) - set(expected))
     if missing or unexpected:
@@ -139,7 +140,9 @@ def check_shapes(found: StateDict, expected: Mapping[str, tuple[int, ...] | None
 
 
 def listed(keys: Iterable[str]) -> str:
-    return ", ".join(f"`{key}`" for key in keys) or "none"
+    """The first of the names, each cut short: a checkpoint of others may hold any number of any length."""
+    names = [f"`{key}`" if len(key) <= MAX_LETTERS else f"`{key[:MAX_LETTERS]}...`" for key in keys]
+    return ", ".join(names[:MAX_LISTED] + ["..."] * (len(names) > MAX_LISTED)) or "none"
 
 
 def one_line(error: Exception) -> str:

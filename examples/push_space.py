@@ -5,7 +5,8 @@
     python examples/push_space.py checkpoints/hear-tiny me/my-demo
 
 The demo is the folder `space` beside this script, with the clips of `sounds`; a file model_id.txt that names the model
-is uploaded with it. A model that is a folder here becomes part of the Space.
+is uploaded with it. It also names the model's present commit, which the Space serves until it is published again. A
+model that is a folder here becomes part of the Space.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from hear_hf.arguments import command_parser, option
 from hear_hf.sharing.checks import CheckArguments
-from hear_hf.sharing.spaces import is_private, stage_space
+from hear_hf.sharing.spaces import pin_model, stage_space
 from hear_hf.sharing.upload import (
     Destination,
     UploadArguments,
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         if upload_args.dry_run:
             return
 
-        if isinstance(model, Destination) and is_private(model) and not target.private:
+        if isinstance(model, Destination) and pin_model(staged, model).private and not target.private:
             print(f"{model.name} is private: give the Space a secret HF_TOKEN that may read it.")
         announce(publish(staged, target, lambda path: False), target)
 

@@ -10,6 +10,15 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
+MAX_ARGUMENT = 4_096  # letters of one argument: no path is longer
+MAX_MESSAGE = 4_000  # letters of an error
+
+
+def printable(message: str) -> str:
+    """A message for the terminal: names from files of others can neither control it nor flood it."""
+    shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in message[:MAX_MESSAGE])
+    return shown if len(message) <= MAX_MESSAGE else f"{shown}... ({len(message) - MAX_MESSAGE} more letters)"
+
 
 def option(help: str, **settings: Any) -> Any:
     """
@@ -35,6 +44,11 @@ class CommandParser(HfArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """Reads `--flag clip.wav` as a boolean option and a file, not as an option whose value is the file."""
         words = list(sys.argv[1:] if args is None else args)
+        longest = max(words, key=len, default="")
+        if len(longest) > MAX_ARGUMENT:
+            self.error(
+                f"an argument must have at most {MAX_ARGUMENT} letters, found {len(longest)}: {longest[:50]!r}..."
+            )
         for i, following in enumerate(words[1:]):
             if self._is_boolean(words[i]) and not _is_truth_value(following):
                 words[i] += "=True"
@@ -50,7 +64,7 @@ class CommandParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exits with the message alone: the usage of a command of a hundred options would bury it."""
-        self.exit(2, f"{self.prog}: error: {message}\nFor the options: {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\nFor the options: {self.prog} --help\n")
 
     def _is_boolean(self, word: str) -> bool:
         action = self._option_string_actions.get(word)

@@ -3,6 +3,10 @@
 Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 """
 
+import os
+from pathlib import Path
+from typing import Self
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,6 +23,7 @@ from .masking_hear import span_mask
 from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
 from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARLogPower, HEARSpectrogram
 from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
+from .weight_files_hear import check_weight_files
 
 
 class HEARPreTrainedModel(PreTrainedModel):
@@ -40,6 +45,13 @@ class HEARPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the losses are means over the batch they are given
     _no_split_modules = ["HEARLayer"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs) -> Self:
+        """Loads a model as Transformers does, and no weights that lie outside of its folder."""
+        if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
+            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -2,12 +2,13 @@
 
     HEAR_MODEL=runs/digits python app.py
 
-The model is a folder or a repository of the Hub. Without `HEAR_MODEL` it is the one that
-`model_id.txt` beside this file names, or else `checkpoints/hear-tiny` of the repository of hear_hf.
+The model is a folder or a repository of the Hub, at one revision as OWNER/NAME@REVISION. Without `HEAR_MODEL` it is
+the one that `model_id.txt` beside this file names, or else `checkpoints/hear-tiny` of the repository of hear_hf.
 """
 
 import html
 import os
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +16,14 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
+from clip_folder import clip_folder
 from decoding import decode_audio
 from hearing_figure import draw
 from sound_events import HEAR_HF_INSTALLED, MAX_SECONDS, Classifier, hear, read_clip
 
 MAX_FILE_SIZE = "200mb"
+MAX_WAITING = 20  # visitors: one more is told to come back
+REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,96})?")
 EXAMPLE_RATE = 32_000
 
 TITLE = "# What is heard, and when"
@@ -55,12 +59,26 @@ def example_files() -> dict[str, Path]:
     return {file.stem.replace("_", " "): file for file in files}
 
 
+def visitors_models() -> list[str]:
+    """What visitors may load beside the app's own model: names in `HEAR_VISITOR_MODELS`, `*` for all of the Hub."""
+    return os.environ.get("HEAR_VISITOR_MODELS", "").split() if HEAR_HF_INSTALLED else []
+
+
 @lru_cache(maxsize=1)
 def visitors_classifier(name: str) -> Classifier:
-    """A model that a visitor typed: its code never runs, and on a Space it is no folder of the server."""
-    if "SPACE_ID" in os.environ and Path(name).exists():
-        raise ValueError(f"{name} must be a repository of the Hub, found: a path.")
+    """A model that a visitor typed, where whoever runs the app allows it: its code never runs."""
+    allowed = visitors_models()
+    if name in allowed:
+        return Classifier(name)
+    if "*" not in allowed:
+        raise ValueError(f"The model must be one that this page offers, found: {shortened(name)}")
+    if not REPOSITORY.fullmatch(name) or os.path.exists(name):
+        raise ValueError(f"The model must be a repository of the Hub, as OWNER/NAME, found: {shortened(name)}")
     return Classifier(name)
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:100]}..."
 
 
 def example(file: Path) -> tuple[int, np.ndarray]:
@@ -104,7 +122,7 @@ def build_app(classifier: Classifier) -> gr.Blocks:
                 window = gr.Slider(0.5, 10, 2, step=0.5, label="Window (s)", info="Shorter: when? Longer: what?")
                 threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info="Least score in the table")
                 name = gr.Textbox(
-                    classifier.name, label="Model", info="A repository of the Hub", visible=HEAR_HF_INSTALLED
+                    classifier.name, label="Model", info="A repository of the Hub", visible=bool(visitors_models())
                 )
             with gr.Column(scale=3, min_width=320):
                 labels = gr.Label(num_top_classes=5, label="In the whole clip")
@@ -115,8 +133,9 @@ def build_app(classifier: Classifier) -> gr.Blocks:
         inputs, outputs = [audio, window, threshold, name], [labels, plot, table]
         triggers = [audio.change, window.change, threshold.change, name.submit]
         # While one run lasts, a slider moves on: only where it comes to rest counts.
-        gr.on(triggers, respond, inputs, outputs, trigger_mode="always_last")
-    return app
+        gr.on(triggers, respond, inputs, outputs, trigger_mode="always_last", api_name="classify")
+    # Nobody passes the queue by, which one run at a time works off.
+    return app.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
 def main() -> None:
@@ -124,7 +143,8 @@ def main() -> None:
         classifier = Classifier(configured_name(), configured=True)
     except ValueError as error:
         sys.exit(str(error))
-    build_app(classifier).launch(theme=THEME, css=CSS, max_file_size=MAX_FILE_SIZE, ssr_mode=False)
+    with clip_folder():
+        build_app(classifier).launch(theme=THEME, css=CSS, max_file_size=MAX_FILE_SIZE, ssr_mode=False)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Which labels are heard in a clip, and when: a HEAR classifier on the whole clip and on windows sliding over it."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
 from decoding import decode_audio, read_blocks
@@ -21,6 +23,7 @@ except ImportError:
 MIN_SECONDS = 0.1
 MAX_SECONDS = 600
 SILENT_PEAK = 1e-3  # -60 dB of full scale
+MAX_MODEL_BYTES = 500_000_000  # of a visitor's model
 WINDOWS_PER_BATCH = 16
 HOPS_PER_WINDOW = 4
 
@@ -31,10 +34,11 @@ class Classifier:
 
     Args:
         name (`str`):
-            A folder, or a repository of the Hub.
+            A folder, or a repository of the Hub, at one revision as `OWNER/NAME@REVISION`.
         configured (`bool`, *optional*, defaults to `False`):
             Whether the name comes from whoever runs the app, not from a visitor. Only then, and only where the package
-            `hear_hf` is absent, is the code run that the checkpoint carries; only then is the Hub token used.
+            `hear_hf` is absent, is the code run that the checkpoint carries; only then is the Hub token used, and
+            only then may a repository's files take more than `MAX_MODEL_BYTES`.
 
     Raises:
         `ValueError`: There is no HEAR classifier of that name, or it must not be loaded.
@@ -47,11 +51,15 @@ class Classifier:
                 "run."
             )
         source = {"trust_remote_code": not HEAR_HF_INSTALLED, "token": None if configured else False}
+        place, revision = (name, None) if os.path.isdir(name) else _split_revision(name)
         try:
-            self.config = AutoConfig.from_pretrained(name, **source)
+            if not configured and not os.path.isdir(name):
+                revision = _revision_of_bounded_size(place, revision)
+            source |= {"revision": revision or "main"}
+            self.config = AutoConfig.from_pretrained(place, **source)
             _check_config(self.config)
-            self.feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
-            self.model = AutoModelForAudioClassification.from_pretrained(name, use_safetensors=True, **source).eval()
+            self.feature_extractor = AutoFeatureExtractor.from_pretrained(place, **source)
+            self.model = AutoModelForAudioClassification.from_pretrained(place, use_safetensors=True, **source).eval()
         except Exception as error:  # a foreign checkpoint can fail in any way
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"{name} must be a HEAR classifier, and could not be loaded as one: {reason}") from error
@@ -66,6 +74,21 @@ class Classifier:
         logits = self.model(**inputs).logits.float()
         multi_label = self.config.problem_type == "multi_label_classification"
         return (logits.sigmoid() if multi_label else logits.softmax(dim=-1)).numpy()
+
+
+def _split_revision(name: str) -> tuple[str, str | None]:
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+def _revision_of_bounded_size(repository: str, revision: str | None) -> str:
+    """The commit whose files were found small enough, so that no other is loaded."""
+    info = HfApi(token=False).model_info(repository, revision=revision, files_metadata=True)
+    files = [file for file in info.siblings or [] if file.rfilename.endswith((".json", ".safetensors"))]
+    size = sum(math.inf if file.size is None else file.size for file in files)
+    if size > MAX_MODEL_BYTES:
+        raise ValueError(f"its files must take at most {MAX_MODEL_BYTES / 1e6:.0f} MB, found: {size / 1e6:.0f} MB")
+    return str(info.sha)
 
 
 def _check_config(config) -> None:

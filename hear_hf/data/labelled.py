@@ -15,6 +15,7 @@ from ..arguments import option
 from .folders import SPLIT_NAMES, concatenated, load_folder
 from .held_out import clip_keys, divide_clips, warn_of_repeated
 from .labels import encode_labels
+from .own_files import only_own_files
 from .sources import (
     TABLE_SUFFIXES,
     SourceArguments,
@@ -199,7 +200,8 @@ def load_splits(data_args: DataArguments, seed: int) -> dict[str, Dataset]:
         # Columns that are not asked for may already have these names.
         dataset = dataset.remove_columns(list({"audio", "label"} & set(dataset.column_names) - set(columns)))
         dataset = dataset.rename_columns({old: new for old, new in columns.items() if old != new})
-        splits[split] = undecoded(dataset, "audio")
+        dataset = undecoded(dataset, "audio")
+        splits[split] = only_own_files(dataset, "audio", data_args.dataset_name) if data_args.dataset_name else dataset
     return splits
 
 

@@ -18,6 +18,7 @@ from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
 from .clips import CODES_COLUMN, LABELS_COLUMN, LISTING_COLUMN, ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
 from .labels import with_label_names
+from .own_files import only_own_files
 from .sources import (
     AUDIO_SUFFIXES,
     TABLE_SUFFIXES,
@@ -276,7 +277,8 @@ def _load_source(
         _check_teacher_file(args, streaming)
     if args.dataset_name:
         dataset = load_from_hub(args, split=args.dataset_split_name, streaming=streaming)
-        return _with_our_columns(dataset, args, teacher_args, args.dataset_name)
+        clips = _with_our_columns(dataset, args, teacher_args, args.dataset_name)
+        return only_own_files(clips, "audio", args.dataset_name)
     if args.data_dir:
         paths, others = files_below(args.data_dir)
         warn_of_left_out(args.data_dir, {"they hold no audio": others})

@@ -8,6 +8,7 @@ from difflib import unified_diff
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,6 +89,7 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
     root = root or folder
     if not (folder / "config.json").is_file():
         raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
+    check_index(folder)
     target.mkdir(parents=True)
     home = folder if any(folder.glob("*.py")) else PACKAGE
     code = code_files(folder, home)
@@ -143,7 +145,7 @@ def code_files(folder: Path, home: Path) -> set[str]:
     for name in CONFIGS:
         if (folder / name).is_file():
             auto_map = read_json(folder / name).get("auto_map", {})
-            references += [reference for entry in auto_map.values() for reference in np.atleast_1d(entry) if reference]
+            references += code_references(auto_map, name)
     named = {f"{reference.partition('.')[0]}.py" for reference in references}
     outside = sorted(name for name in named if Path(name).name != name)
     try:
@@ -157,6 +159,34 @@ def code_files(folder: Path, home: Path) -> set[str]:
             "model and save it again with save_pretrained."
         )
     return named | imported
+
+
+def code_references(auto_map: Any, name: str) -> list[str]:
+    """The classes, as `file.Class`, that the `auto_map` of a file names; an entry is one of them or a list."""
+    entries = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+    references = [one for entry in entries for one in (entry if isinstance(entry, list) else [entry]) if one]
+    if not isinstance(auto_map, dict) or not all(isinstance(one, str) for one in references):
+        raise SharingError(
+            f"`auto_map` of {name} must name a class in a file for each Auto class, found: {str(auto_map)[:100]}. "
+            "Load the model and save it again with save_pretrained."
+        )
+    return references
+
+
+def check_index(folder: Path) -> None:
+    """Checks that an index of shards names files beside it alone: others would be read, and go up, with the model."""
+    path = folder / "model.safetensors.index.json"
+    shards = read_json(path).get("weight_map") if path.is_file() else {}
+    wrong = [one for one in shards.values() if not is_shard(one)] if isinstance(shards, dict) else [shards]
+    if wrong:
+        raise SharingError(
+            f"{path.name} must name files beside it, model*.safetensors, found: {str(wrong[0])[:100]!r}. Load the "
+            "model and save it again with save_pretrained."
+        )
+
+
+def is_shard(name: object) -> bool:
+    return isinstance(name, str) and fnmatch(name, WEIGHTS[0]) and not {*name} & {"/", "\\"}
 
 
 def read_json(path: Path) -> dict:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from huggingface_hub import SpaceCard
+from huggingface_hub import ModelInfo, SpaceCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from .checks import check_models, stage
@@ -48,13 +48,23 @@ def stage_space(space: Path, staged: Path, model: str | Path, trust_remote_code:
     card.save(staged / "README.md")
 
 
-def is_private(model: Destination) -> bool:
-    """Whether a model of the Hub is private; raises `SharingError` if there is none."""
+def pin_model(staged: Path, model: Destination) -> ModelInfo:
+    """
+    Names in a staged demo the model's present commit too, so that what is pushed to it later is not run unseen.
+
+    Returns:
+        What the Hub says of the model.
+
+    Raises:
+        `SharingError`: The model is not on the Hub.
+    """
     try:
-        return bool(model.api().model_info(model.name).private)
+        info = model.api().model_info(model.name)
     except RepositoryNotFoundError as error:
         raise SharingError(
             f"The Space's model must be on the Hub, found no {model.name}: publish it first."
         ) from error
     except Exception as error:
         raise SharingError(explain(error, model)) from error
+    (staged / SPACE_MODEL).write_text(f"{model.name}@{info.sha}\n", encoding="utf-8")
+    return info

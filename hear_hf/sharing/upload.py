@@ -1,5 +1,6 @@
 """Uploads a folder to the Hub in one commit. An upload that fails says why, and leaves the repository as it was."""
 
+import errno
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from ..arguments import option
+from ..arguments import option, printable
 from .temporary import temporary_folder
 
 Kind = Literal["model", "dataset", "space"]
@@ -156,7 +157,11 @@ def staging_folder() -> Iterator[Path]:
         with _termination_as_interrupt(), temporary_folder() as temporary:
             yield temporary
     except SharingError as error:
-        raise SystemExit(str(error)) from error
+        raise SystemExit(printable(str(error))) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise SystemExit(f"Names must be shorter, found: {str(error.filename)[:100]!r}...") from error
     except KeyboardInterrupt as error:
         raise SystemExit("Interrupted.") from error
 

@@ -95,3 +95,18 @@ def test_the_help_of_a_command_shows_how_it_is_used(command, capsys):
     output = capsys.readouterr()
     assert stop.value.code == 0 and module.__doc__.strip() in output.out and not output.err
     assert output.out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_argument_of_5000_letters_is_refused_in_one_line(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(command).main(["a" * 5_000])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "at most 4096 letters, found 5000" in error and len(error) < 400
+
+
+def test_an_error_neither_controls_nor_floods_the_terminal(capsys):
+    with pytest.raises(SystemExit):
+        command_parser(Settings).error("\x1b[2Jcleared\n" + "a" * 750_000)
+    error = capsys.readouterr().err
+    assert "\\x1b[2Jcleared\na" in error and "\x1b" not in error and len(error) < 5_000

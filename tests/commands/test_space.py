@@ -5,8 +5,8 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ import yaml
 from transformers import Wav2Vec2Config
 
 import sound_events
+from clip_folder import clip_folder
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForPreTraining
 from hear_hf.scores import scores_of
 from hearing_figure import draw, log_mel
@@ -301,20 +302,107 @@ def test_the_model_is_named_by_the_environment_then_the_file_and_else_is_the_rep
     assert app.configured_name() == "runs/mine"
 
 
-def test_on_a_space_a_visitor_cannot_name_a_folder_of_the_server(app, folder, monkeypatch):
+def test_visitors_load_only_models_that_the_owner_of_the_page_names(app, folder, monkeypatch):
+    monkeypatch.delenv("HEAR_VISITOR_MODELS", raising=False)
+    with pytest.raises(ValueError, match="must be one that this page offers, found: someone/hear"):
+        app.visitors_classifier("someone/hear")
+    monkeypatch.setenv("HEAR_VISITOR_MODELS", f"a/b {folder}")
     assert app.visitors_classifier(str(folder)).labels == list(LABELS)
-    app.visitors_classifier.cache_clear()
-    monkeypatch.setenv("SPACE_ID", "someone/space")
-    with pytest.raises(ValueError, match="must be a repository of the Hub, found: a path"):
-        app.visitors_classifier(str(folder))
+    with pytest.raises(ValueError, match="must be one that this page offers"):
+        app.visitors_classifier("someone/hear")
 
 
-def test_the_space_asks_for_the_versions_that_the_package_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    stated = {*project["dependencies"], *project["optional-dependencies"]["space"]}
+@pytest.mark.parametrize("name", ["/etc", "../..", "a" * 5_000, "a/b@" + "c" * 5_000, "https://a/b", ""])
+def test_a_visitor_never_names_a_path_of_the_server(app, folder, monkeypatch, name):
+    monkeypatch.setenv("HEAR_VISITOR_MODELS", "*")
+    with pytest.raises(ValueError, match="must be a repository of the Hub, as OWNER/NAME") as error:
+        app.visitors_classifier(name or str(folder))
+    assert len(str(error.value)) < 200
+
+
+def published(monkeypatch, *sizes):
+    """Puts files of these sizes on a Hub that knows only their names and sizes; returns the revisions asked for."""
+    files = [SimpleNamespace(rfilename=f"model-{i}.safetensors", size=size) for i, size in enumerate(sizes)]
+    asked = []
+
+    def model_info(self, repository, revision, files_metadata):
+        asked.append((repository, revision))
+        return SimpleNamespace(siblings=files, sha="c0ffee")
+
+    monkeypatch.setattr(sound_events.HfApi, "model_info", model_info)
+    return asked
+
+
+@pytest.mark.parametrize("sizes", [(3e8, 3e8), (None,)])
+def test_a_visitors_repository_of_more_than_500_mb_is_not_downloaded(monkeypatch, sizes):
+    published(monkeypatch, *sizes)
+    monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("downloaded"))
+    with pytest.raises(ValueError, match="must take at most 500 MB, found: "):
+        Classifier("someone/huge")
+
+
+def test_a_visitors_repository_is_loaded_at_the_commit_that_was_measured(monkeypatch):
+    asked, loaded = published(monkeypatch, 1000), []
+    monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *a, **kw: loaded.append((a, kw)))
+    with pytest.raises(ValueError, match="must be a HEAR classifier"):
+        Classifier("someone/hear@v1")
+    assert asked == [("someone/hear", "v1")]
+    assert loaded[0][0] == ("someone/hear",) and loaded[0][1]["revision"] == "c0ffee"
+
+
+def test_the_space_runs_the_revision_that_was_published_not_the_newest(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *a, **kw: loaded.append((a, kw)))
+    with pytest.raises(ValueError, match="must be a HEAR classifier"):
+        Classifier("someone/hear@c0ffee", configured=True)
+    assert loaded[0][0] == ("someone/hear",) and loaded[0][1]["revision"] == "c0ffee"
+
+
+def test_the_queue_of_the_space_is_bounded_and_cannot_be_passed_by(app, classifier):
+    page = app.build_app(classifier)
+    assert page._queue.max_size == app.MAX_WAITING == 20 and not page.api_open
+    runs = [one for one in page.fns.values() if one.api_name == "classify"]
+    assert len(runs) == 1 and runs[0].queue and runs[0].concurrency_limit in ("default", 1)
+
+
+KILLED = """
+import os, signal
+from clip_folder import clip_folder
+with clip_folder() as folder:
+    (folder / "clip.wav").write_bytes(b"a voice")
+    print(folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_clips_of_a_killed_run_are_cleared_at_start_and_those_of_a_running_one_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    settings = os.environ | {"PYTHONPATH": str(SPACE)}
+    done = subprocess.run([sys.executable, "-c", KILLED], env=settings, capture_output=True, text=True)
+    killed = Path(done.stdout.strip())
+    assert (killed / "clip.wav").is_file() and killed.parent == tmp_path
+    (tmp_path / "of_another_app").mkdir()
+    with clip_folder() as running:
+        assert os.environ["GRADIO_TEMP_DIR"] == str(running) and not killed.exists()
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+        with clip_folder() as second:
+            assert running.is_dir() and second.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["of_another_app"]
+
+
+def test_the_space_pins_the_versions_that_the_package_is_tested_with():
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    asked = {line for line in lines if not line.startswith("#")}
-    assert asked <= stated and len(asked) == 6
+    pinned = {line for line in lines if not line.startswith("#")}
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in pinned)
+    assert {line for line in pinned if not line.startswith("torchcodec==")} <= set(constraints)
+    card = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert f"gradio=={card['sdk_version']}" in constraints
+
+
+def test_the_published_space_reads_what_soundfile_cannot():
+    assert (SPACE / "packages.txt").read_text(encoding="utf-8").split() == ["ffmpeg"]
+    assert "torchcodec==" in (SPACE / "requirements.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
@@ -350,6 +438,7 @@ def test_every_file_that_the_card_of_the_space_names_is_uploaded_with_it():
 def test_the_space_imports_nothing_of_ours_but_what_is_uploaded_with_it():
     modules = {path.stem for path in SPACE.glob("*.py")}
     allowed = modules | {"gradio", "matplotlib", "numpy", "soundfile", "soxr", "torch", "torchcodec", "transformers"}
+    allowed |= {"huggingface_hub"}
     for path in SPACE.glob("*.py"):
         imported = re.findall(r"^(?:    )?(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         others = set(imported) - allowed - sys.stdlib_module_names

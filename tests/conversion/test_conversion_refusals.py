@@ -335,3 +335,11 @@ def test_back_refuses_a_broken_folder(tiny, out, tmp_path, capsys, name):
     assert_refused(out, tmp_path / "back.pth", capsys, "must hold an intact model", options=["--reverse"])
     (out / name).unlink()
     assert_refused(out, tmp_path / "back.pth", capsys, "must be a folder that holds", options=["--reverse"])
+
+
+def test_names_with_escape_codes_or_750_kb_of_them_do_not_reach_the_terminal(tiny, out, capsys):
+    content = whole_classifier() | {f"\x1b[2J{i}{'x' * 700}": torch.zeros(1) for i in range(1_000)}
+    with pytest.raises(SystemExit):
+        main([str(tiny(content)), str(out), "--window-overlap", "3"])
+    error = capsys.readouterr().err
+    assert "1000 unexpected" in error and "\x1b" not in error and len(error) < 5_000

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForAudioClassification, modeling_utils
 
 from hear_hf import HEARForAudioClassification
+from helpers import small_model
 
 
 @pytest.fixture
@@ -80,3 +81,28 @@ def test_absurd_sizes_are_refused_before_anything_is_built(folder, field):
     change_config(folder, **{field: 10**12})
     with pytest.raises(Exception, match=f"(?s){field}.*1000000000000"):
         HEARForAudioClassification.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("place", ["../{}", "{folder}/{}", "..\\{}"])
+@pytest.mark.parametrize("auto", [True, False])
+def test_no_weights_outside_the_folder_are_read_whatever_an_index_of_shards_names(tmp_path, place, auto):
+    folder = tmp_path / "model"
+    small_model().save_pretrained(folder, max_shard_size="200KB")
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    first = sorted(set(index["weight_map"].values()))[0]
+    (folder / first).rename(tmp_path / first)
+    other = place.format(first, folder=tmp_path)
+    index["weight_map"] = {key: other if name == first else name for key, name in index["weight_map"].items()}
+    path.write_text(json.dumps(index))
+    loader = AutoModelForAudioClassification if auto else HEARForAudioClassification
+    with pytest.raises(ValueError, match="model.safetensors.index.json must name weights beside it"):
+        loader.from_pretrained(folder)
+
+
+def test_no_weights_outside_the_folder_are_read_whatever_the_configuration_names(tmp_path):
+    small_model().save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"transformers_weights": "../model.safetensors"}))
+    with pytest.raises(ValueError, match="config.json must name weights beside it"):
+        HEARForAudioClassification.from_pretrained(tmp_path / "model")

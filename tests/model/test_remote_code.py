@@ -91,6 +91,7 @@ CODE = {
     "modeling_hear.py",
     "spectrogram_hear.py",
     "task_model_hear.py",
+    "weight_files_hear.py",
 }
 # (folder, Auto class, output to compare, the part of the saved model that gives it, tolerance)
 LOADS = [

@@ -156,3 +156,12 @@ def test_each_known_issue_names_a_test_that_there_is():
     assert len(named) > 10
     for file, test in named:
         assert f"def {test}" in read(file), (file, test)
+
+
+def test_the_versions_of_what_reads_untrusted_input_are_those_that_are_tested():
+    text, pinned = read("docs/security.md"), read("constraints.txt") + read("examples/space/requirements.txt")
+    section = text.partition("## What reads untrusted input")[2]
+    stated = re.findall(r"(\w+) (\d[\d.]+\d)", section)
+    assert len(stated) > 10
+    assert [one for one in stated if "==".join(one) not in pinned] == [("libsndfile", "1.2.2")]
+    assert "SECURITY.md" in text and "docs/security.md" in read("SECURITY.md")

@@ -30,9 +30,16 @@ def test_the_space_goes_up_with_the_model_s_name_and_what_it_imports(space, hub)
     push(space)
     repository = hub.repositories["spaces", "alice/demo"]
     files = repository.main.files
-    assert repository.sdk == "gradio" and files["model_id.txt"] == b"alice/hear\n"
+    assert repository.sdk == "gradio"
     assert {"app.py", "parts.py"} <= set(files)
     assert yaml.safe_load(files["README.md"].split(b"---")[1])["models"] == ["alice/hear"]
+
+
+def test_the_model_s_revision_is_written_when_the_space_is_published(space, hub):
+    sha = hub.create("alice/hear").main.sha
+    push(space)
+    named = hub.repositories["spaces", "alice/demo"].main.files["model_id.txt"].decode()
+    assert len(sha) == 40 and named == f"alice/hear@{sha}\n"
 
 
 def test_a_model_that_is_a_folder_goes_up_with_its_code_as_part_of_the_space(space, hub, folder):

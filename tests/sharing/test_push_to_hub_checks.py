@@ -1,14 +1,18 @@
 """What `examples/push_to_hub.py` refuses to publish: folders that do not load, or give other outputs elsewhere."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import push_to_hub
 from hear_hf import HEARFeatureExtractor
 from hear_hf.sharing import checks as hub_checks
 from helpers import small_model
-from pushing import LABELS, edit, refused
+from pushing import LABELS, edit, push, refused
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
@@ -75,3 +79,41 @@ def test_labels_that_disagree_with_the_head_or_each_other_are_refused(folder):
 def test_a_feature_extractor_of_another_rate_is_refused(folder):
     edit(folder, "preprocessor_config.json", sampling_rate=32_000)
     assert "must take the model's rate, 16000 Hz, found: 32000" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("auto_map", [["a.B"], "a.B", 3, {"AutoModel": 3}, {"AutoModel": [["a.B"]]}])
+def test_an_auto_map_of_another_type_is_refused_without_a_traceback(folder, file, auto_map):
+    edit(folder, file, auto_map=auto_map)
+    assert f"`auto_map` of {file} must name a class" in refused(folder)
+
+
+@pytest.mark.parametrize("up", ["../", "absolute", "sub/", "..\\"])
+def test_an_index_of_shards_names_no_file_outside_its_folder(folder, tmp_path, up, hub):
+    shard = next(folder.glob("model-00001*"))
+    shutil.copy(shard, tmp_path / shard.name)
+    other = str(tmp_path / shard.name) if up == "absolute" else f"{up}{shard.name}"
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    weight_map = {key: other if name == shard.name else name for key, name in index["weight_map"].items()}
+    edit(folder, "model.safetensors.index.json", weight_map=weight_map)
+    assert "must name files beside it" in refused(folder)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("weight_map", [None, [], "model.safetensors", {"a": 3}])
+def test_an_index_of_shards_of_another_type_is_refused_without_a_traceback(folder, weight_map):
+    edit(folder, "model.safetensors.index.json", weight_map=weight_map)
+    assert "must name files beside it" in refused(folder)
+
+
+def test_scores_that_are_strings_do_not_end_a_push_in_a_traceback(folder):
+    edit(folder, "test_results.json", test_accuracy="0.9", test_macro_f1=None, test_loss=[1])
+    push(folder, "--dry_run")
+
+
+@pytest.mark.parametrize("letters", [300, 5_000])
+def test_a_path_too_long_for_the_system_is_refused_without_a_traceback(tmp_path, letters, capsys):
+    for argv in (["m" * letters, "a/b"], ["--examples", "m" * letters, str(tmp_path), "a/b"]):
+        with pytest.raises(SystemExit) as stop:
+            push_to_hub.main(argv)
+        assert len(f"{stop.value.code}{capsys.readouterr().err}") < 300

@@ -1,0 +1,93 @@
+"""Rows of data sets of others may name their own files and the Hub's, never an address or a file of this machine."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from hear_hf.data.labelled import DataArguments, load_labelled_audio
+from hear_hf.data.own_files import ADDRESS
+from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+
+
+@pytest.fixture
+def server():
+    """The address of a server on the loopback interface, and the requests that it got."""
+    requests = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}/clip.wav", requests
+        found.shutdown()
+
+
+def write_clip(path):
+    soundfile.write(path, np.random.default_rng(0).normal(scale=0.1, size=16_000), 16_000)
+    return str(path)
+
+
+def data_set(folder, paths, as_structs):
+    folder.mkdir(exist_ok=True)
+    audio = [{"bytes": None, "path": path} if as_structs else path for path in paths]
+    pd.DataFrame({"audio": audio, "label": ["a"] * len(paths)}).to_parquet(folder / "train.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize("as_structs", [True, False])
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("kind", ["address", "file address", "path", "relative path", "chain"])
+def test_pretraining_follows_no_address_and_no_path_out_of_the_data_set(
+    tmp_path, server, monkeypatch, kind, streaming, as_structs
+):
+    address, requests = server
+    private = write_clip(tmp_path / "private.wav")
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "address": address,
+        "file address": f"file://{private}",
+        "path": private,
+        "relative path": "private.wav",
+        "chain": f"file://{private}::hf://datasets/a/b/c.zip",
+    }
+    name = data_set(tmp_path / "set", [named[kind]] * 2, as_structs)
+    arguments = PretrainingDataArguments(dataset_name=name, streaming=streaming, validation_share=0.0)
+    with pytest.raises(ValueError, match="must hold its clips itself"):
+        clips, _ = load_pretraining_clips(arguments, 16_000, 1.0)
+        next(iter(clips)) if streaming else clips[0]
+    assert not requests
+
+
+def test_fine_tuning_follows_no_address_either(tmp_path, server):
+    address, requests = server
+    with pytest.raises(ValueError, match="must hold its clips itself"):
+        load_labelled_audio(DataArguments(dataset_name=data_set(tmp_path / "set", [address] * 4, True)))
+    assert not requests
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_data_set_s_own_files_are_read(tmp_path, streaming):
+    (tmp_path / "set").mkdir()
+    path = write_clip(tmp_path / "set" / "clip.wav")
+    arguments = PretrainingDataArguments(
+        dataset_name=data_set(tmp_path / "set", [path] * 2, True), streaming=streaming, validation_share=0.0
+    )
+    clips, _ = load_pretraining_clips(arguments, 16_000, 1.0)
+    example = next(iter(clips)) if streaming else clips[0]
+    assert len(example["input_values"]) == 16_000
+
+
+def test_addresses_of_the_hub_are_taken_and_those_that_only_look_so_are_not():
+    assert ADDRESS.fullmatch("hf://datasets/a/b@c0ffee/clip.wav")
+    assert ADDRESS.fullmatch("zip://clip.wav::hf://datasets/a/b@c0ffee/clips.zip")
+    for other in ("http://hf://a", "hf://a::http://b", "zip://a::http://b", "file://a::hf://b", "HF://a"):
+        assert not ADDRESS.fullmatch(other)
