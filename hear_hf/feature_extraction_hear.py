@@ -11,6 +11,8 @@ from transformers.utils import PaddingStrategy, TensorType, is_torch_tensor, log
 logger = logging.get_logger(__name__)
 
 PCM_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
+# No format of samples goes beyond, scaled or not; their power, of 1e38 at most, is still a float32.
+MAX_PEAK = 2.0**31
 MAX_CHANNELS = 8  # so few columns of many rows are channels, not samples
 
 
@@ -95,7 +97,8 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
             `(batch_size, num_samples)`.
 
         Raises:
-            `ValueError`: for another sampling rate, an empty or too short clip, NaN or infinity, several channels.
+            `ValueError`: for another sampling rate, an empty or too short clip, NaN, infinity or values beyond 2**31,
+                several channels.
             `TypeError`: for values that are not samples (text, bytes, booleans, int64, ...), and a rate that is text.
         """
         if sampling_rate is not None:
@@ -167,6 +170,11 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"{name} must be finite, found: {np.count_nonzero(~np.isfinite(clip))} NaN or infinite of "
                 f"{clip.size} samples. Decode it again or drop it."
+            )
+        if (peak := float(max(clip.max(), -clip.min()))) > MAX_PEAK:
+            raise ValueError(
+                f"{name} must hold floats in [-1, 1], found: a peak of {peak:.3g}, beyond any samples. Decode it "
+                "again or drop it."
             )
         return clip.astype(np.float32, copy=False)
 

@@ -68,6 +68,8 @@ class HEARPreTrainedModel(PreTrainedModel):
                 f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
                 "Average the channels, and give a single clip as `input_values[None]`."
             )
+        if input_values.shape[0] == 0:
+            raise ValueError("`input_values` must hold at least one clip, found: none. Leave empty batches out.")
         minimum = self.config.win_length // 2 + 1
         if input_values.shape[1] < minimum:
             raise ValueError(

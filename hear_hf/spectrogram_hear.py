@@ -75,6 +75,11 @@ class HEARClips:
             lengths = torch.full((1, 1), waveform.shape[1], device=waveform.device)
             return cls(waveform, torch.zeros_like(lengths), lengths, waveform.mean(-1, keepdim=True), False)
         real = attention_mask.bool()
+        if has_holes(real):
+            raise ValueError(
+                "`attention_mask` must mark one stretch of samples in each clip, found: 0 between samples that are 1. "
+                "Cut out what is not to be heard, or set these samples to 0."
+            )
         lengths = real.sum(-1, keepdim=True).clamp(min=1)
         means = torch.where(real, waveform, 0.0).sum(-1, keepdim=True) / lengths
         return cls(waveform, real.int().argmax(-1, keepdim=True), lengths, means, True)
@@ -251,6 +256,14 @@ class HEARSpectrogram(HEARFrontEnd):
 def has_no_padding(attention_mask: torch.Tensor) -> bool:
     """Whether a mask is known to mark no padding; the model is faster without it."""
     return is_readable(attention_mask) and bool(attention_mask.min() > 0)  # `all` would copy it
+
+
+def has_holes(real: torch.Tensor) -> bool:
+    """Whether a mask is known to hide samples between others, which no model here would skip."""
+    if not is_readable(real):
+        return False
+    begins = (real[:, 1:] > real[:, :-1]).sum(-1) + real[:, 0]
+    return bool((begins > 1).any())
 
 
 def in_spectrogram_segments(
