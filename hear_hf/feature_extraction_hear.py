@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import PaddingStrategy, TensorType, is_torch_tensor, logging
 
+from .configuration_hear import MAX_SIZES, MEL_SAMPLING_RATE
+
 logger = logging.get_logger(__name__)
 
 PCM_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
@@ -26,7 +28,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
         feature_size (`int`, *optional*, defaults to 1):
             Values per sample. HEAR reads mono waveforms, so 1.
         sampling_rate (`int`, *optional*, defaults to 16000):
-            Rate in Hz that the waveforms must have.
+            Rate in Hz that the waveforms must have: that of the model, from 16000 to 768000.
         padding_value (`float`, *optional*, defaults to 0.0):
             Value that fills the padding. The model never reads it.
         return_attention_mask (`bool`, *optional*, defaults to `True`):
@@ -43,6 +45,11 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
+        if not MEL_SAMPLING_RATE <= sampling_rate <= MAX_SIZES["sampling_rate"]:
+            raise ValueError(
+                f"`sampling_rate` must be from {MEL_SAMPLING_RATE} to {MAX_SIZES['sampling_rate']} Hz, found: "
+                f"{sampling_rate}. Give the model's, `config.sampling_rate`."
+            )
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
