@@ -75,14 +75,14 @@ class HEARClips:
             lengths = torch.full((1, 1), waveform.shape[1], device=waveform.device)
             return cls(waveform, torch.zeros_like(lengths), lengths, waveform.mean(-1, keepdim=True), False)
         real = attention_mask.bool()
-        if has_holes(real):
-            raise ValueError(
-                "`attention_mask` must mark one stretch of samples in each clip, found: 0 between samples that are 1. "
-                "Cut out what is not to be heard, or set these samples to 0."
-            )
         lengths = real.sum(-1, keepdim=True).clamp(min=1)
         means = torch.where(real, waveform, 0.0).sum(-1, keepdim=True) / lengths
-        return cls(waveform, real.int().argmax(-1, keepdim=True), lengths, means, True)
+        starts = real.int().argmax(-1, keepdim=True)
+        if has_holes(real):  # they become silence, the clip's mean
+            waveform = torch.where(real, waveform, means)
+            stops = real.shape[1] - real.flip(-1).int().argmax(-1, keepdim=True)
+            lengths = torch.where(real.any(-1, keepdim=True), stops - starts, lengths)
+        return cls(waveform, starts, lengths, means, True)
 
     def spectrogram_mask(self, hop_length: int) -> torch.Tensor:
         """True where a spectrogram frame is valid, (B, T), or (1, T) without padding."""
@@ -259,7 +259,7 @@ def has_no_padding(attention_mask: torch.Tensor) -> bool:
 
 
 def has_holes(real: torch.Tensor) -> bool:
-    """Whether a mask is known to hide samples between others, which no model here would skip."""
+    """Whether a mask is known to hide samples between others."""
     if not is_readable(real):
         return False
     begins = (real[:, 1:] > real[:, :-1]).sum(-1) + real[:, 0]

@@ -37,12 +37,18 @@ def test_a_stream_goes_on_after_a_block_of_1e300(model):
 
 
 @pytest.mark.parametrize("place", [(0, 400, 500), (1, 1, 1599)])
-def test_a_mask_with_a_hole_is_refused(model, place):
+@torch.no_grad()
+def test_the_samples_in_a_hole_of_a_mask_are_silence_and_never_read(model, place):
     row, start, stop = place
     waveform, mask = torch.stack([noise(1600), noise(1600, 1)]), torch.ones(2, 1600, dtype=torch.long)
     mask[row, start:stop] = 0
-    with pytest.raises(ValueError, match="`attention_mask` must mark one stretch of samples in each clip"):
-        model(waveform, mask)
+    outputs = []
+    for hidden in (0.0, 1e4, float("nan"), waveform[row][mask[row] == 1].mean().item()):
+        waveform[row, start:stop] = hidden
+        outputs.append(model(waveform, mask).logits)
+    outputs.append(model(waveform).logits)  # the last one fills the hole with the clip's mean
+    for logits in outputs[1:]:
+        torch.testing.assert_close(logits, outputs[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mask", [None, torch.ones(0, 1600)])
