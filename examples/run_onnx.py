@@ -15,6 +15,7 @@ import onnxruntime
 import soundfile
 
 MAX_PEAK = 16
+MIN_RATE, MAX_RATE, MAX_DECODED = 1_000, 768_000, 2**29  # Hz, and numbers in all channels
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
 # Bytes that may follow the audio: tags, and what pads the last frames.
 MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}
@@ -32,6 +33,10 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     content = io.BytesIO(Path(file).read_bytes())
     blocks = [np.zeros(0, np.float32)]
     with ForwardFile(content) as audio:
+        if not MIN_RATE <= audio.samplerate <= MAX_RATE or MAX_DECODED < audio.frames * audio.channels < 2**40:
+            raise ValueError(
+                f"its rate or length is absurd, found {audio.frames} x {audio.channels} at {audio.samplerate} Hz"
+            )
         while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             blocks.append(block.mean(axis=1))
     clip, source_rate = np.concatenate(blocks), audio.samplerate
