@@ -22,6 +22,7 @@ from hear_hf.arguments import command_parser, option
 from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
 from hear_hf.data.unusable import decode_usable, describe
+from hear_hf.rates import check_rates
 
 OUTPUT_SUFFIXES = (".csv", ".jsonl")
 NUM_WITHOUT_PROGRESS = 20
@@ -97,6 +98,10 @@ def main(argv: list[str] | None = None) -> None:
 
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
     classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
+    try:
+        check_rates(named.model, classifier.model.config, classifier.feature_extractor)
+    except ValueError as error:
+        sys.exit(str(error))
     sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
     progress = tqdm(clips.items(), unit="file", disable=None if len(clips) > NUM_WITHOUT_PROGRESS else True)
     with written(args.output_file) if args.output_file else shown(list(clips), args.top_k) as report:

@@ -15,6 +15,7 @@ import onnxruntime
 import soundfile
 
 MAX_PEAK = 16
+MAX_DECODED = 2**29  # numbers in all channels
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
 # Bytes that may follow the audio: tags, and what pads the last frames.
 MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}
@@ -32,10 +33,12 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     content = io.BytesIO(Path(file).read_bytes())
     blocks = [np.zeros(0, np.float32)]
     with ForwardFile(content) as audio:
+        source_rate, numbers = audio.samplerate, audio.frames * audio.channels
+        if not 1_000 <= source_rate <= 768_000 or MAX_DECODED < numbers < 2**40:  # more stands for "unknown"
+            raise ValueError(f"its rate or length is absurd, found {numbers} numbers at {source_rate} Hz")
         while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             blocks.append(block.mean(axis=1))
-    clip, source_rate = np.concatenate(blocks), audio.samplerate
-    unread = len(content.getbuffer()) - content.tell()
+    clip, unread = np.concatenate(blocks), len(content.getbuffer()) - content.tell()
     if unread > MAX_UNREAD_BYTES.get(audio.format, unread):
         raise ValueError(f"it must be read to its end, found {unread} bytes behind {len(clip) / source_rate:.2f} s")
     if len(clip) <= source_rate // 80:

@@ -9,6 +9,8 @@ MEL_SAMPLING_RATE = 16_000  # Hz; the mel branch reads this rate, whatever the w
 
 # A config file from elsewhere must not reserve terabytes or build layers for hours before its weights are read.
 MAX_SIZE = 2**24
+MAX_LABELS = 2**16
+MAX_PARAMETERS = 2**28  # 1 GiB in float32, 18 times the published model
 MAX_SIZES = {
     "num_hidden_layers": 1024,
     "decoder_num_hidden_layers": 1024,
@@ -187,6 +189,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         kwargs["auto_map"] = AUTO_MAP | (kwargs.get("auto_map") or {})
+        _require_few_labels(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -204,6 +207,20 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             self.mask_feature_length <= self.hidden_size,
             "`mask_feature_length` must not be above `hidden_size`, found: "
             f"mask_feature_length={self.mask_feature_length} and hidden_size={self.hidden_size}",
+        )
+        _require_matrices(
+            self,
+            *_layer_matrices(self.num_hidden_layers, "hidden_size", "intermediate_size"),
+            (2, "num_mel_bins", "hidden_size"),
+            (1, "n_fft", "hidden_size"),
+            (1, "hidden_size", "hidden_size"),
+            (2, "hidden_size", "task_hidden_size"),
+            (1, "max_position_embeddings", "task_hidden_size"),
+            (4, "task_hidden_size", "task_hidden_size"),
+            (2, "task_hidden_size", "task_intermediate_size"),
+            (3, "task_hidden_size", "classifier_proj_size"),
+            (1, "classifier_proj_size", "num_labels"),
+            (1, "hidden_size", "codebook_size"),
         )
 
 
@@ -312,6 +329,7 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         kwargs["auto_map"] = QUANTIZER_AUTO_MAP | (kwargs.get("auto_map") or {})
+        _require_few_labels(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -325,6 +343,17 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
         _require(
             self.teacher_hidden_size is None or self.teacher_hidden_size > 0,
             f"`teacher_hidden_size` must be positive, or None without a teacher, found: {self.teacher_hidden_size}",
+        )
+        _require_matrices(
+            self,
+            *_layer_matrices(self.num_hidden_layers, "hidden_size", "intermediate_size"),
+            *_layer_matrices(self.decoder_num_hidden_layers, "decoder_hidden_size", "decoder_intermediate_size"),
+            (2, "num_mel_bins", "hidden_size"),
+            (1, "hidden_size", "codebook_size"),
+            (1, "codebook_size", "codebook_dim"),
+            (1, "codebook_dim", "decoder_hidden_size"),
+            (2, "num_mel_bins", "decoder_hidden_size"),
+            *([(1, "teacher_hidden_size", "decoder_hidden_size")] if self.teacher_hidden_size else []),
         )
 
 
@@ -366,6 +395,35 @@ def _require_windows_and_rate(config: PreTrainedConfig) -> None:
         config.sampling_rate >= MEL_SAMPLING_RATE and config.sampling_rate % 200 == 0,
         f"`sampling_rate` must be at least {MEL_SAMPLING_RATE} Hz and a multiple of 200 Hz, "
         f"found: {config.sampling_rate}",
+    )
+
+
+def _require_few_labels(num_labels: int | None) -> None:
+    _require(
+        num_labels is None or num_labels <= MAX_LABELS,
+        f"`num_labels` must be at most {MAX_LABELS}, found: {num_labels}",
+    )
+
+
+def _layer_matrices(num_layers: int, width: str, inner: str) -> list[tuple[int, str, str]]:
+    """The matrices of acoustic layers, as [`_require_matrices`] takes them."""
+    return [(4 * num_layers, width, width), (2 * num_layers, width, inner), (num_layers, "window_length", width)]
+
+
+def _require_matrices(config: PreTrainedConfig, *matrices: tuple[int, str, str]) -> None:
+    """Refuses a model of too many parameters: number of matrices of each kind, and the names of their two sizes."""
+    total = 0
+    for count, rows, columns in matrices:
+        size = getattr(config, rows) * getattr(config, columns)
+        _require(
+            size <= MAX_SIZE,
+            f"`{rows}` times `{columns}` must be at most {MAX_SIZE}, found: {rows}={getattr(config, rows)} and "
+            f"{columns}={getattr(config, columns)}",
+        )
+        total += count * size
+    sizes = ", ".join(f"{name}={getattr(config, name)}" for name in ("num_hidden_layers", "hidden_size"))
+    _require(
+        total <= MAX_PARAMETERS, f"A model must have at most {MAX_PARAMETERS} parameters, found: {total}, {sizes}"
     )
 
 

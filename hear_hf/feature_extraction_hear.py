@@ -8,9 +8,13 @@ from numpy.typing import ArrayLike
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import PaddingStrategy, TensorType, is_torch_tensor, logging
 
+from .configuration_hear import MAX_SIZES, MEL_SAMPLING_RATE
+
 logger = logging.get_logger(__name__)
 
 PCM_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
+# No format of samples goes beyond, scaled or not; their power, of 1e38 at most, is still a float32.
+MAX_PEAK = 2.0**31
 MAX_CHANNELS = 8  # so few columns of many rows are channels, not samples
 
 
@@ -24,7 +28,7 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
         feature_size (`int`, *optional*, defaults to 1):
             Values per sample. HEAR reads mono waveforms, so 1.
         sampling_rate (`int`, *optional*, defaults to 16000):
-            Rate in Hz that the waveforms must have.
+            Rate in Hz that the waveforms must have: that of the model, from 16000 to 768000.
         padding_value (`float`, *optional*, defaults to 0.0):
             Value that fills the padding. The model never reads it.
         return_attention_mask (`bool`, *optional*, defaults to `True`):
@@ -41,6 +45,11 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
+        if not MEL_SAMPLING_RATE <= sampling_rate <= MAX_SIZES["sampling_rate"]:
+            raise ValueError(
+                f"`sampling_rate` must be from {MEL_SAMPLING_RATE} to {MAX_SIZES['sampling_rate']} Hz, found: "
+                f"{sampling_rate}. Give the model's, `config.sampling_rate`."
+            )
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
@@ -95,7 +104,8 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
             `(batch_size, num_samples)`.
 
         Raises:
-            `ValueError`: for another sampling rate, an empty or too short clip, NaN or infinity, several channels.
+            `ValueError`: for another sampling rate, an empty or too short clip, NaN, infinity or values beyond 2**31,
+                several channels.
             `TypeError`: for values that are not samples (text, bytes, booleans, int64, ...), and a rate that is text.
         """
         if sampling_rate is not None:
@@ -167,6 +177,11 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"{name} must be finite, found: {np.count_nonzero(~np.isfinite(clip))} NaN or infinite of "
                 f"{clip.size} samples. Decode it again or drop it."
+            )
+        if (peak := float(max(clip.max(), -clip.min()))) > MAX_PEAK:
+            raise ValueError(
+                f"{name} must hold floats in [-1, 1], found: a peak of {peak:.3g}, beyond any samples. Decode it "
+                "again or drop it."
             )
         return clip.astype(np.float32, copy=False)
 

@@ -80,6 +80,8 @@ class HEARPreTrainedModel(PreTrainedModel):
                 f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
                 "Average the channels, and give a single clip as `input_values[None]`."
             )
+        if input_values.shape[0] == 0:
+            raise ValueError("`input_values` must hold at least one clip, found: none. Leave empty batches out.")
         minimum = self.config.win_length // 2 + 1
         if input_values.shape[1] < minimum:
             raise ValueError(
@@ -214,7 +216,8 @@ class HEARModel(HEARAcousticEncoder):
             input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
                 Mono waveform in [-1, 1] at `config.sampling_rate`, of any length from 201 samples (at 16 kHz) on.
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip.
+                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. On a
+                CPU, samples that are 0 between others are silence.
             mask_time_indices (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
                 True = frame that is masked in front of the acoustic model's layers.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.

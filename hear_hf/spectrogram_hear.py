@@ -77,7 +77,12 @@ class HEARClips:
         real = attention_mask.bool()
         lengths = real.sum(-1, keepdim=True).clamp(min=1)
         means = torch.where(real, waveform, 0.0).sum(-1, keepdim=True) / lengths
-        return cls(waveform, real.int().argmax(-1, keepdim=True), lengths, means, True)
+        starts = real.int().argmax(-1, keepdim=True)
+        if has_holes(real):  # they become silence, the clip's mean
+            waveform = torch.where(real, waveform, means)
+            stops = real.shape[1] - real.flip(-1).int().argmax(-1, keepdim=True)
+            lengths = torch.where(real.any(-1, keepdim=True), stops - starts, lengths)
+        return cls(waveform, starts, lengths, means, True)
 
     def spectrogram_mask(self, hop_length: int) -> torch.Tensor:
         """True where a spectrogram frame is valid, (B, T), or (1, T) without padding."""
@@ -251,6 +256,14 @@ class HEARSpectrogram(HEARFrontEnd):
 def has_no_padding(attention_mask: torch.Tensor) -> bool:
     """Whether a mask is known to mark no padding; the model is faster without it."""
     return is_readable(attention_mask) and bool(attention_mask.min() > 0)  # `all` would copy it
+
+
+def has_holes(real: torch.Tensor) -> bool:
+    """Whether a mask is known to hide samples between others."""
+    if not is_readable(real):
+        return False
+    begins = (real[:, 1:] > real[:, :-1]).sum(-1) + real[:, 0]
+    return bool((begins > 1).any())
 
 
 def in_spectrogram_segments(

@@ -131,7 +131,7 @@ class HEARStream:
             Results of the windows that this block completes, in order: often none, several after a long block.
 
         Raises:
-            `ValueError`: for NaN or infinity, and several channels.
+            `ValueError`: for NaN, infinity or values beyond 2**31, and several channels.
             `TypeError`: for values that are not samples (text, bytes, booleans, int64, ...).
         """
         if np.shape(block) == (0,):

@@ -68,23 +68,23 @@ class HEARTaskModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, n, 3, H, d) -> 3 x (B, H, n, d)
-        bias = None
-        if frame_mask is not None:
-            bias = torch.zeros_like(frame_mask, dtype=query.dtype)
-            bias = bias.masked_fill(~frame_mask, torch.finfo(query.dtype).min)[:, None, None, :]
         if output_attentions:
-            weights = attention_weights(query, key, bias)
+            weights = attention_weights(query, key, frame_mask)
             attended = self.drop(weights) @ value
         else:
-            weights, dropout = None, self.dropout if self.training else 0.0
+            weights, bias, dropout = None, None, self.dropout if self.training else 0.0
+            if frame_mask is not None:
+                bias = torch.zeros_like(frame_mask, dtype=query.dtype)
+                bias = bias.masked_fill(~frame_mask, torch.finfo(query.dtype).min)[:, None, None, :]
             attended = nn.functional.scaled_dot_product_attention(query, key, value, bias, dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2)), weights
 
 
-def attention_weights(query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def attention_weights(query: torch.Tensor, key: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
     """Attention probabilities, (B, H, n, n), which fused attention does not return."""
     scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
-    scores = scores if bias is None else scores + bias
+    if frame_mask is not None:  # a sum with the lowest number would become -inf in float16
+        scores = scores.masked_fill(~frame_mask[:, None, None, :], torch.finfo(scores.dtype).min)
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
 
 

@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 # Far above any recording: samples this large were never divided by their integer range.
 MAX_PEAK = 16.0
+# Compressed and damaged files of a few kB can declare hours of many channels at any rate.
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: heart sounds, and the fastest converters
+MAX_DECODED = 2**30  # numbers in all channels: three hours of stereo at 48 kHz
+MAX_SAMPLES = 2**29  # that are held at once, 2 GiB: nine hours at 16 kHz
 BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
 CHUNK_BYTES = 2**16
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
@@ -63,9 +67,9 @@ def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
     Raises:
         `FileNotFoundError`: The path leads to no file.
         `ValueError`: The clip cannot be read to its end, is empty, or holds values that are not finite or far outside
-            [-1, 1].
+            [-1, 1]; its rate is no recording's; or it is longer than is held in memory.
     """
-    samples, source_rate = read_audio(audio)
+    samples, source_rate = read_audio(audio, sampling_rate)
     if source_rate != sampling_rate:
         samples = soxr.resample(samples, source_rate, sampling_rate)
     return samples.astype(np.float32, copy=False)
@@ -79,13 +83,19 @@ def read_duration(audio: dict[str, Any]) -> float | None:
         return None
 
 
-def read_audio(audio: Any) -> tuple[np.ndarray, int]:
-    """Decodes what `decode_audio` takes, at the clip's own rate: float32 of shape `(num_samples,)`, and the rate."""
+def read_audio(audio: Any, sampling_rate: int = 0) -> tuple[np.ndarray, int]:
+    """
+    Decodes what `decode_audio` takes, at the clip's own rate: float32 of shape `(num_samples,)`, and the rate.
+
+    A clip that would be too long to hold at `sampling_rate` is refused before it is decoded.
+    """
     name, encoded = "the clip", None
     if hasattr(audio, "get_all_samples"):
-        samples, source_rate = _read_decoder(audio)
+        samples, source_rate = _read_decoder(audio, name, sampling_rate)
     elif isinstance(audio, dict) and audio.get("array") is not None:
         samples, source_rate = _read_array(audio["array"]), audio["sampling_rate"]
+        _check_rate(name, source_rate)
+        _check_length(name, len(samples), 1, source_rate, sampling_rate)
     else:
         path, encoded = (audio.get("path"), audio.get("bytes")) if isinstance(audio, dict) else (audio, None)
         if path is None and encoded is None:
@@ -93,10 +103,9 @@ def read_audio(audio: Any) -> tuple[np.ndarray, int]:
         name = str(path or name)
         try:
             reader = SoundfileReader(name, encoded)
-            empty = np.zeros(0, np.float32)
-            samples, source_rate = np.concatenate([empty, *reader.blocks(BLOCK_FRAMES)]), reader.sampling_rate
+            samples, source_rate = reader.whole(sampling_rate), reader.sampling_rate
         except (soundfile.LibsndfileError, UnreadableAudio) as error:
-            samples, source_rate = _read_with_torchcodec(name, encoded, error)
+            samples, source_rate = _read_with_torchcodec(name, encoded, error, sampling_rate)
     _check_values(samples, name)
     if samples.size == 0:
         raise _unfit(name, "no samples")
@@ -149,11 +158,34 @@ def _check_values(samples: np.ndarray, name: str) -> None:
         raise _unfit(name, f"a peak of {peak}")
 
 
+def _check_rate(name: str, rate: float) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(
+            f"{name} must have a rate of {MIN_RATE} to {MAX_RATE} Hz, found {rate} Hz: its head is wrong. Leave it "
+            f"out, or give its true rate, `ffmpeg -i IN -af asetrate=RATE OUT.wav`."
+        )
+
+
+def _check_length(name: str, num_frames: float, num_channels: int, rate: float, sampling_rate: int) -> None:
+    """Refuses what is too long to decode, or to hold at its own rate or at `sampling_rate`."""
+    held = num_frames * max(1.0, sampling_rate / rate)
+    if num_frames * num_channels > MAX_DECODED or held > MAX_SAMPLES:
+        raise ValueError(
+            f"{name} must hold at most {MAX_DECODED} numbers in all its channels and {MAX_SAMPLES} samples at its own "
+            f"rate and at the model's, found {num_frames / rate:.0f} s of {num_channels} channels at {rate} Hz. Cut "
+            "it with `ffmpeg -i IN -f segment -segment_time 600 OUT%03d.wav`."
+        )
+
+
 def _unfit(name: str, found: str) -> ValueError:
     return ValueError(f"{name} must hold finite samples in [-1, 1], found {found}: leave it out or convert it anew")
 
 
-def _read_decoder(decoder: Any) -> tuple[np.ndarray, int]:
+def _read_decoder(decoder: Any, name: str, sampling_rate: int) -> tuple[np.ndarray, int]:
+    head = decoder.metadata
+    _check_rate(name, head.sample_rate)
+    num_frames = (head.duration_seconds_from_header or 0) * head.sample_rate
+    _check_length(name, num_frames, head.num_channels, head.sample_rate, sampling_rate)
     samples = decoder.get_all_samples()
     return samples.data.numpy().mean(axis=0), samples.sample_rate  # (num_channels, num_samples) -> (num_samples,)
 
@@ -168,12 +200,14 @@ def _read_array(array: Any) -> np.ndarray:
     return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32).mean(axis=0)
 
 
-def _read_with_torchcodec(name: str, encoded: bytes | None, first_error: Exception) -> tuple[np.ndarray, int]:
+def _read_with_torchcodec(
+    name: str, encoded: bytes | None, first_error: Exception, sampling_rate: int = 0
+) -> tuple[np.ndarray, int]:
     """Reads the bytes or, where they are `None`, the file `name`, which soundfile could not."""
     try:
         from torchcodec.decoders import AudioDecoder
 
-        return _read_decoder(AudioDecoder(name if encoded is None else encoded))
+        return _read_decoder(AudioDecoder(name if encoded is None else encoded), name, sampling_rate)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: it found no FFmpeg either
         reason = str(error).partition("\n")[0]
         hint = ""
@@ -211,6 +245,7 @@ class SoundfileReader:
         `FileNotFoundError`: There is no such file.
         `soundfile.LibsndfileError`: libsndfile cannot read it.
         `UnreadableAudio`: libsndfile would read it in part or wrongly.
+        `ValueError`: Its rate is no recording's.
     """
 
     def __init__(self, name: str, encoded: bytes | None = None):
@@ -223,10 +258,11 @@ class SoundfileReader:
         try:
             self._parts, self._declared_seconds = _split(self._file)
             self._current = _ForwardFile(self._parts[0])
+            self.sampling_rate: int = self._current.samplerate
+            _check_rate(name, self.sampling_rate)
         except BaseException:
             self._file.close()
             raise
-        self.sampling_rate: int = self._current.samplerate
 
     def blocks(self, num_frames: int) -> Iterator[np.ndarray]:
         """Yields the averaged channels, float32 of shape `(num_samples,)`, once: at most `num_frames` at a time."""
@@ -241,11 +277,31 @@ class SoundfileReader:
                         )
                 with self._current as file:
                     num_declared += file.frames
-                    while len(block := file.read(num_frames, dtype="float32", always_2d=True)):
+                    for block in _averaged_blocks(file, num_frames):
                         num_read += len(block)
-                        # (num_samples, num_channels) -> (num_samples,)
-                        yield block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+                        yield block
         self._warn_if_short(num_read / self.sampling_rate, num_declared / self.sampling_rate)
+
+    def whole(self, sampling_rate: int = 0) -> np.ndarray:
+        """
+        Reads all samples, float32 of shape `(num_samples,)`.
+
+        Raises:
+            `ValueError`: They are too many to decode, or to hold at their own rate or at `sampling_rate`. What the
+                head declares is refused before anything is decoded.
+        """
+        blocks, num_read = [np.zeros(0, np.float32)], 0
+        with self._file:
+            declared = self._current.frames
+            self._check_length(declared if declared < ENDLESS else 0, sampling_rate)
+            for block in self.blocks(BLOCK_FRAMES):
+                num_read += len(block)
+                self._check_length(num_read, sampling_rate)
+                blocks.append(block)
+        return np.concatenate(blocks)
+
+    def _check_length(self, num_frames: int, sampling_rate: int) -> None:
+        _check_length(self.name, num_frames, self._current.channels, self.sampling_rate, sampling_rate)
 
     def declared_duration(self) -> float | None:
         """Returns the duration in seconds of one file that declares it, and closes the file."""
@@ -260,6 +316,20 @@ class SoundfileReader:
                 f"{self.name} holds {seconds:.2f} s of the {declared:.2f} s that its head or its size declares: it was"
                 f" cut short, or its head is wrong. What there is, is used; {CONVERT} may find more."
             )
+
+
+def _averaged_blocks(file: soundfile.SoundFile, num_frames: int) -> Iterator[np.ndarray]:
+    """Averages the channels of `num_frames` frames at a time, and of many channels never holds all of these."""
+    step = max(1, BLOCK_FRAMES // file.channels)
+    while True:
+        means: list[np.ndarray] = []
+        missing = num_frames
+        while missing and len(frames := file.read(min(step, missing), dtype="float32", always_2d=True)):
+            means.append(frames.mean(axis=1) if file.channels > 1 else frames[:, 0])  # (num_frames, num_channels)
+            missing -= len(frames)
+        if not means:
+            return
+        yield np.concatenate(means)
 
 
 class _ForwardFile(soundfile.SoundFile):

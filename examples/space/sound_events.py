@@ -59,6 +59,11 @@ class Classifier:
             self.config = AutoConfig.from_pretrained(place, **source)
             _check_config(self.config)
             self.feature_extractor = AutoFeatureExtractor.from_pretrained(place, **source)
+            if self.feature_extractor.sampling_rate != self.config.sampling_rate:
+                raise ValueError(
+                    f"its `sampling_rate` must be the same in config.json and preprocessor_config.json, found "
+                    f"{self.config.sampling_rate} and {self.feature_extractor.sampling_rate} Hz"
+                )
             self.model = AutoModelForAudioClassification.from_pretrained(place, use_safetensors=True, **source).eval()
         except Exception as error:  # a foreign checkpoint can fail in any way
             reason = str(error).strip().partition("\n")[0]

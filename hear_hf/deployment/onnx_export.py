@@ -118,11 +118,12 @@ def export_file(
 def add_metadata(path: Path, model: HEARForAudioClassification) -> None:
     """Adds to a file what a device must know to use it, and checks the file."""
     graph, config = onnx.load(path), model.config
+    name = str(model.name_or_path)
     metadata = {
         "labels": json.dumps(label_names(model)),
         "sampling_rate": str(config.sampling_rate),
         "problem_type": config.problem_type or "single_label_classification",
-        "model": str(model.name_or_path),
+        "model": Path(name).resolve().name if Path(name).exists() else name,  # a path is private
         "hear_hf_version": hear_hf.__version__,
     }
     helper.set_model_props(graph, metadata)

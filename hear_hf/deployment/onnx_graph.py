@@ -8,6 +8,8 @@ from onnx import helper, numpy_helper
 
 from ..modeling_hear import HEARForAudioClassification
 
+FRONT_END = "spectrogram/"  # begins the names of its nodes
+
 
 class LogitsOnly(torch.nn.Module):
     """Waveform and mask -> logits, as a tensor rather than an output object."""
@@ -42,8 +44,11 @@ def to_onnx(model: HEARForAudioClassification) -> onnx.ModelProto:
     assert exported is not None  # without a file to write to, there is a program
     ir_passes.CommonSubexpressionEliminationPass()(exported.model)
     graph = exported.model_proto
+    name_front_end(graph.graph)
+    strip_traces(graph)
     fold_transposes(graph.graph)
     remove_unused(graph.graph)
+    require_samples(graph.graph, model.config.win_length // 2 + 1)
     return graph
 
 
@@ -71,6 +76,49 @@ def fold_transposes(graph: onnx.GraphProto) -> None:
         graph.node.remove(node)
 
 
+def require_samples(graph: onnx.GraphProto, minimum: int) -> None:
+    """Ends a run of shorter clips with an error that names the least number of samples, as PyTorch does.
+
+    ONNX has no assertion: reading the mask's last required sample fails, and its product with 0 changes nothing.
+    """
+    name = f"clips_must_hold_at_least_{minimum}_samples"
+    for node in graph.node:
+        inputs = [f"{name}.{used}" if used in ("input_values", "attention_mask") else used for used in node.input]
+        node.ClearField("input")
+        node.input.extend(inputs)
+    constants = [("last_sample", np.array([minimum - 1])), ("no_samples", np.array(0))]
+    graph.initializer.extend(numpy_helper.from_array(array, f"{name}.{part}") for part, array in constants)
+    checks = [
+        helper.make_node(operator, inputs, [output], output, **attributes)
+        for operator, inputs, output, attributes in (
+            ("Gather", ["attention_mask", f"{name}.last_sample"], f"{name}.sample", {"axis": 1}),
+            ("Mul", [f"{name}.sample", f"{name}.no_samples"], f"{name}.zero", {}),
+            ("Add", ["attention_mask", f"{name}.zero"], f"{name}.attention_mask", {}),
+            ("Cast", [f"{name}.zero"], f"{name}.float_zero", {"to": onnx.TensorProto.FLOAT}),
+            ("Add", ["input_values", f"{name}.float_zero"], f"{name}.input_values", {}),
+        )
+    ]
+    nodes = [*checks, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def name_front_end(graph: onnx.GraphProto) -> None:
+    """Marks the nodes of the spectrogram by their names."""
+    for node in graph.node:
+        if any("spectrogram:" in prop.value for prop in node.metadata_props if prop.key.endswith("namespace")):
+            node.name = f"{FRONT_END}{node.name}"
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Removes what the exporter notes of its own machine: stack traces with the paths of its files."""
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    for part in (model, graph, *graph.node, *graph.initializer, *values, *model.functions):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+
+
 def remove_unused(graph: onnx.GraphProto) -> None:
     """Removes the weights that no node reads."""
     used = {name for node in graph.node for name in node.input}
@@ -80,7 +128,7 @@ def remove_unused(graph: onnx.GraphProto) -> None:
 
 def is_front_end(node: onnx.NodeProto) -> bool:
     """Whether a node is of the spectrogram, which needs all bits of float32."""
-    return any("spectrogram:" in prop.value for prop in node.metadata_props if prop.key.endswith("namespace"))
+    return node.name.startswith(FRONT_END)
 
 
 def linear_layers(graph: onnx.GraphProto) -> list[str]:

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ..rates import check_rates
 from .families import Chunk, family_of
 
 
@@ -54,13 +55,14 @@ class FrozenEncoder:
         layer: int = -1,
         device: str | torch.device | None = None,
     ):
+        name = model.name_or_path or type(model).__name__
+        check_rates(name, model.config, feature_extractor)
         self.family = family_of(model.config, feature_extractor)
         self.sampling_rate, self.layer = self.family.sampling_rate, layer
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         encoder: Any = self.family.encoder(model)
         self.model: PreTrainedModel = encoder.to(self.device).eval().requires_grad_(False)
 
-        name = model.name_or_path or type(model).__name__
         shapes = self._shapes(name)
         self.num_hidden_states = len(shapes)
         if not -len(shapes) <= layer < len(shapes):

@@ -32,6 +32,7 @@ from ..data.decoded_cache import DecodedCache
 from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
+from ..rates import check_rates
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from .run_trainer import RunTrainer
@@ -141,7 +142,9 @@ def load_model(
     model = AutoModelForAudioClassification.from_pretrained(
         args.model_name_or_path, config=config, ignore_mismatched_sizes=True, **source
     )
-    return AutoFeatureExtractor.from_pretrained(args.model_name_or_path, **source), model
+    feature_extractor = AutoFeatureExtractor.from_pretrained(args.model_name_or_path, **source)
+    check_rates(args.model_name_or_path, config, feature_extractor)
+    return feature_extractor, model
 
 
 def load_config(args: ModelArguments, label_names: list[str], multi_label: bool) -> HEARConfig:

@@ -22,6 +22,7 @@ from ..arguments import option
 from ..data.teacher_states import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS, Moments
 from ..evaluation.frozen_encoders import FrozenEncoder, check_weights, model_class
 from ..frames_hear import frame_mask
+from ..rates import check_rates
 from ..sharing.cards import TeacherFacts
 from ..spectrogram_hear import HEARClips, sinc_resampling_kernel
 
@@ -366,6 +367,7 @@ def load_teacher(
         raise ValueError(
             f"The teacher {name} must be an audio model saved with its feature extractor, found none: {error}"
         ) from error
+    check_rates(f"the teacher {name}", config, feature_extractor)
     rate = getattr(feature_extractor, "sampling_rate", None)
     if not isinstance(rate, int) or rate < 1:
         raise ValueError(

@@ -39,6 +39,13 @@ def names(lines):
     return [line.split()[0] for line in lines.splitlines()[1:]]
 
 
+def test_a_feature_extractor_of_another_rate_than_the_model_s_is_refused(tmp_path, clips):
+    small_model().save_pretrained(tmp_path / "model")
+    HEARFeatureExtractor(sampling_rate=32_000).save_pretrained(tmp_path / "model")
+    with pytest.raises(SystemExit, match="the same in its config.json .* found: 16000 and 32000 Hz"):
+        predict.main([str(tmp_path / "model"), *clips])
+
+
 def test_each_file_gets_a_line_with_as_many_labels_as_asked_for(checkpoint, clips, capsys):
     predict.main([checkpoint, *clips, "--top_k", "2"])
     shown = capsys.readouterr().out

@@ -187,6 +187,13 @@ def test_what_is_no_hear_classifier_is_refused(tmp_path, kind):
         Classifier(str(tmp_path / "absent" if kind == "no folder" else tmp_path), configured=True)
 
 
+def test_a_feature_extractor_of_another_rate_than_the_model_s_is_refused(tmp_path):
+    small_model().save_pretrained(tmp_path)
+    HEARFeatureExtractor(sampling_rate=32_000).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="the same in config.json .* found 16000 and 32000 Hz"):
+        Classifier(str(tmp_path))
+
+
 def test_the_code_of_a_checkpoint_never_runs_where_hear_hf_is_installed(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "mine"}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -128,17 +128,30 @@ def test_an_integer_array_is_scaled_by_its_range():
     np.testing.assert_allclose(samples, tone(), atol=1 / 2**15)
 
 
+def decoder_of(data: torch.Tensor, rate: int, seconds: float = 1.0) -> SimpleNamespace:
+    head = SimpleNamespace(sample_rate=rate, num_channels=len(data), duration_seconds_from_header=seconds)
+    return SimpleNamespace(metadata=head, get_all_samples=lambda: SimpleNamespace(data=data, sample_rate=rate))
+
+
 def test_a_torchcodec_decoder_is_averaged_and_resampled():
     data = torch.from_numpy(np.stack([tone(1.0, 8000), np.zeros(8000)]))  # (num_channels, num_samples)
-    decoder = SimpleNamespace(get_all_samples=lambda: SimpleNamespace(data=data, sample_rate=8000))
+    decoder = decoder_of(data, 8000)
     samples = decode_audio(decoder, 16000)
     assert len(samples) == 16000 and samples.dtype == np.float32
     np.testing.assert_allclose(samples[500:-500], tone(1.0)[500:-500] / 2, atol=1e-3)
 
 
+@pytest.mark.parametrize(("rate", "seconds"), [(1, 1.0), (2**31 - 1, 1.0), (48_000, 1e6)])
+def test_a_torchcodec_decoder_of_an_absurd_rate_or_length_is_refused_before_it_decodes(rate, seconds):
+    decoder = decoder_of(torch.zeros(8, 10), rate, seconds)
+    decoder.get_all_samples = lambda: pytest.fail("decoded, in place of refused")
+    with pytest.raises(ValueError, match=f"the clip must .* found .*{rate} Hz"):
+        decode_audio(decoder, 16000)
+
+
 def test_torchcodec_reads_what_soundfile_cannot(monkeypatch):
     data = torch.from_numpy(tone()).unsqueeze(0)
-    decoder = SimpleNamespace(get_all_samples=lambda: SimpleNamespace(data=data, sample_rate=16000))
+    decoder = decoder_of(data, 16000)
     decoders = SimpleNamespace(AudioDecoder=lambda source: decoder if source == b"some m4a" else None)
     monkeypatch.setitem(sys.modules, "torchcodec", SimpleNamespace(decoders=decoders))
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)

@@ -1,6 +1,7 @@
 """examples/export_onnx.py: ONNX Runtime on the exported files against PyTorch, and what the files hold."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +88,25 @@ def test_metadata_say_what_a_device_must_know(folder, model):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == [model.config.id2label[i] for i in range(7)]
     assert metadata["sampling_rate"] == "16000" and metadata["problem_type"] == "multi_label_classification"
-    assert metadata["model"] == str(folder / "model") and metadata["hear_hf_version"]
+    assert metadata["model"] == "model" and metadata["hear_hf_version"]
+
+
+@pytest.mark.parametrize("dtype", list(FILES))
+def test_a_file_holds_no_path_and_no_trace_of_the_machine_that_wrote_it(folder, dtype):
+    content = (folder / "onnx" / FILES[dtype]).read_bytes()
+    for private in (str(folder), str(Path(export_onnx.__file__).parent), str(Path(torch.__file__).parent), ".py"):
+        assert private.encode() not in content, private
+
+
+@pytest.mark.parametrize("dtype", list(FILES))
+@pytest.mark.parametrize("num_samples", [1, 100, 159, 160, 200])
+def test_a_clip_that_pytorch_refuses_as_too_short_is_refused_by_a_file_too(folder, model, dtype, num_samples):
+    clip = noise(num_samples)[None]
+    with pytest.raises(ValueError, match="at least 201 samples"):
+        model(clip)
+    session = onnxruntime.InferenceSession(folder / "onnx" / FILES[dtype])
+    with pytest.raises(Exception, match="clips_must_hold_at_least_201_samples"):
+        session.run(None, model_inputs(clip.numpy()))
 
 
 def test_the_command_reports_each_file_and_sets_the_threads(folder, tmp_path, monkeypatch, capsys):

@@ -72,6 +72,22 @@ def test_a_file_too_short_is_refused(folder, tmp_path):
         run_onnx.read_clip(str(tmp_path / "short.wav"), 16_000)
 
 
+@pytest.mark.parametrize("rate", [1, 2**31 - 1])
+def test_an_absurd_rate_is_refused(rate, tmp_path):
+    content = encoded(np.zeros(6_000), format="WAV")
+    (tmp_path / "odd.wav").write_bytes(content[:24] + rate.to_bytes(4, "little") + content[28:])
+    with pytest.raises(ValueError, match=f"its rate or length is absurd, found 6000 numbers at {rate} Hz"):
+        run_onnx.read_clip(str(tmp_path / "odd.wav"), 16_000)
+
+
+def test_too_many_samples_in_all_channels_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_onnx, "MAX_DECODED", 10_000)
+    monkeypatch.setattr(run_onnx.ForwardFile, "read", None)
+    soundfile.write(tmp_path / "many.flac", np.zeros((6_000, 2)), 16_000)
+    with pytest.raises(ValueError, match="its rate or length is absurd, found 12000 numbers at 16000 Hz"):
+        run_onnx.read_clip(str(tmp_path / "many.flac"), 16_000)
+
+
 def encoded(samples, **options) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, **options)

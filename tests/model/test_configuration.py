@@ -1,6 +1,7 @@
 """HEARConfig: published size, refusals, round trips, and the fields that every Transformers config has."""
 
 import json
+import tracemalloc
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import Wav2Vec2Config
 
 import hear_hf
 from hear_hf import HEARConfig, HEARForAudioClassification, HEARQuantizerConfig
-from hear_hf.configuration_hear import AUTO_MAP
+from hear_hf.configuration_hear import AUTO_MAP, MAX_PARAMETERS
 
 
 def test_defaults_give_the_published_size():
@@ -75,6 +76,46 @@ def test_an_impossible_quantizer_is_refused_and_named(fields, value):
     with pytest.raises(StrictDataclassError) as error:
         HEARQuantizerConfig(**fields)
     assert value in f"{error.value} {error.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [
+        ({"hidden_size": 48, "intermediate_size": 2**19}, ["`hidden_size`", "intermediate_size=524288", "16777216"]),
+        ({"task_hidden_size": 48, "max_position_embeddings": 2**20}, ["max_position_embeddings=1048576"]),
+        ({"classifier_proj_size": 2**15, "num_labels": 2**15}, ["`num_labels`", "classifier_proj_size=32768"]),
+        ({"num_hidden_layers": 1024, "hidden_size": 1024}, ["268435456 parameters", "num_hidden_layers=1024"]),
+    ],
+)
+def test_sizes_whose_product_is_absurd_are_refused_by_name(fields, values):
+    with pytest.raises(StrictDataclassError) as error:
+        HEARConfig(**fields)
+    message = f"{error.value} {error.value.__cause__}"
+    assert all(value in message for value in values), message
+
+
+def test_products_of_a_quantizer_are_bounded_too():
+    for fields in ({"codebook_size": 2**20}, {"decoder_intermediate_size": 2**20}, {"teacher_hidden_size": 2**20}):
+        with pytest.raises(StrictDataclassError) as error:
+            HEARQuantizerConfig(**fields)
+        assert f"{next(iter(fields))}=1048576" in f"{error.value} {error.value.__cause__}"
+
+
+@pytest.mark.parametrize("config_class", [HEARConfig, HEARQuantizerConfig])
+def test_millions_of_labels_are_refused_before_they_get_names(config_class):
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="`num_labels` must be at most 65536, found: 3000000"):
+        config_class(num_labels=3_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_a_model_ten_times_the_published_size_is_not_refused():
+    config = HEARConfig(hidden_size=1152, intermediate_size=4608, task_hidden_size=1152, task_intermediate_size=4608)
+    with torch.device("meta"):
+        parameters = HEARForAudioClassification(config).num_parameters()
+    assert 1e8 < parameters < MAX_PARAMETERS
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,9 @@ def test_settings_survive_a_round_trip(tmp_path, config, auto):
     assert isinstance(loaded, HEARFeatureExtractor)
     assert loaded.to_dict() == extractor.to_dict()
     assert "attention_mask" not in loaded(CLIPS[0], sampling_rate=32_000)
+
+
+@pytest.mark.parametrize("rate", [8_000, 4_000_000])
+def test_a_rate_that_no_model_has_is_refused(rate):
+    with pytest.raises(ValueError, match=f"`sampling_rate` must be from 16000 to 768000 Hz, found: {rate}"):
+        HEARFeatureExtractor(sampling_rate=rate)

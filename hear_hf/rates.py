@@ -1,0 +1,23 @@
+"""The rate of a model and that of its feature extractor, which a folder states twice."""
+
+from typing import Any
+
+
+def check_rates(name: str, config: Any, feature_extractor: Any) -> None:
+    """
+    Refuses a feature extractor of another rate than its model's, which would mishear every clip.
+
+    Args:
+        name (`str`): What to call the model.
+        config (`PreTrainedConfig`): Its configuration; one without a `sampling_rate` is taken as it is.
+        feature_extractor (`SequenceFeatureExtractor`): What was loaded beside it.
+
+    Raises:
+        `ValueError`: The two rates differ.
+    """
+    rate = getattr(config, "sampling_rate", None)
+    if rate is not None and rate != feature_extractor.sampling_rate:
+        raise ValueError(
+            f"The `sampling_rate` of {name} must be the same in its config.json and preprocessor_config.json, found: "
+            f"{rate} and {feature_extractor.sampling_rate} Hz. Correct the one that is wrong."
+        )
