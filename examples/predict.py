@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import pipeline
@@ -98,6 +99,9 @@ def main(argv: list[str] | None = None) -> None:
 
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
     classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
+    options: dict[str, Any] = {"top_k": args.top_k}
+    if classifier.model.config.problem_type == "multi_label_classification":
+        options["function_to_apply"] = "sigmoid"  # old releases of Transformers take the softmax
     try:
         check_rates(named.model, classifier.model.config, classifier.feature_extractor)
     except ValueError as error:
@@ -108,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, audio in progress:
             try:
                 clip = {"array": decode_usable(audio, 0, sampling_rate), "sampling_rate": sampling_rate}
-                report(name, classifier(clip, top_k=args.top_k))
+                report(name, classifier(clip, **options))
             except ValueError as error:
                 tqdm.write(describe(name, name, error), file=sys.stderr)
                 num_refused += 1
