@@ -20,6 +20,7 @@ from .modeling_hear import HEARPreTrainedModel
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
 from .spectrogram_hear import HEARLogMel
 from .task_model_hear import HEARTaskModel  # noqa: F401  (as above)
+from .weight_files_hear import check_weight_files  # noqa: F401  (as above)
 
 
 class HEARGumbelVectorQuantizer(nn.Module):
