@@ -16,8 +16,8 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
+from audio.decoding import decode_audio
 from clip_folder import clip_folder
-from decoding import decode_audio
 from hearing_figure import draw
 from sound_events import HEAR_HF_INSTALLED, MAX_SECONDS, Classifier, hear, read_clip
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
 
-from decoding import decode_audio, read_blocks
+from audio.decoding import decode_audio, read_blocks
 
 try:
     import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)

@@ -2,25 +2,20 @@
 
 soundfile decodes and soxr resamples; torchcodec, which needs FFmpeg, only serves what soundfile cannot read. A file is
 known by its content, never by its suffix, and read from its start to its end without a seek: some decoders do not
-survive one. Where libsndfile would stop before the end (at the estimated length of an MP3, at the first of several
-joined recordings, at a length that a recorder never wrote), it is given each part by itself.
+survive one.
 """
 
 import io
 import logging
-import os
-import re
-import struct
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
+
+from .containers import ENDLESS, UnreadableAudio, split
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +26,7 @@ MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: heart sounds, and the fastest convert
 MAX_DECODED = 2**30  # numbers in all channels: three hours of stereo at 48 kHz
 MAX_SAMPLES = 2**29  # that are held at once, 2 GiB: nine hours at 16 kHz
 BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
-CHUNK_BYTES = 2**16
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
-ENDLESS = 2**40  # bytes, or samples
-
-MpegFrame: TypeAlias = tuple[int, int, int, bool]  # bytes, samples, rate in Hz, whether it is mono
-Source: TypeAlias = "BinaryIO | _Part"
-
-# kbit/s by the index in an MPEG frame's header, from 1, for MPEG 1 or not and each layer
-MPEG_BITRATES = {
-    (True, 1): range(32, 449, 32),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
 
 
 def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
@@ -222,15 +202,11 @@ def _read_with_torchcodec(
 
 def _head(name: str, encoded: bytes | None) -> bytes:
     with open(name, "rb") if encoded is None else io.BytesIO(encoded) as file:
-        return _head_at(file, 0)
+        return file.read(12)
 
 
 def _reason(error: Exception) -> str:
     return error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-
-
-class UnreadableAudio(ValueError):
-    """A file that libsndfile would read in part or wrongly."""
 
 
 class SoundfileReader:
@@ -256,7 +232,7 @@ class SoundfileReader:
         self.name = name
         self._file: BinaryIO = open(name, "rb") if encoded is None else io.BytesIO(encoded)
         try:
-            self._parts, self._declared_seconds = _split(self._file)
+            self._parts, self._declared_seconds = split(self._file)
             self._current = _ForwardFile(self._parts[0])
             self.sampling_rate: int = self._current.samplerate
             _check_rate(name, self.sampling_rate)
@@ -337,281 +313,3 @@ class _ForwardFile(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
-
-
-class _Part:
-    """
-    The bytes of a file from `start` to `stop`, as libsndfile reads them.
-
-    Args:
-        file (`Source`): The whole file.
-        start, stop (`int`): The part, in bytes.
-        patches (`dict[int, bytes]`, *optional*): Bytes of the part to replace, by their place.
-        endless (`bool`, *optional*, defaults to `False`): Whether to pretend that the end is far away, so that no
-            length is estimated from it.
-    """
-
-    def __init__(
-        self, file: Source, start: int, stop: int, patches: dict[int, bytes] | None = None, endless: bool = False
-    ):
-        self.file, self.start, self.size, self.patches = file, start, stop - start, patches or {}
-        self.lead = ENDLESS if endless else 0
-        self.place, self.told = 0, 0
-
-    def read(self, num_bytes: int) -> bytes:
-        self.file.seek(self.start + self.place)
-        content = self.file.read(max(0, min(num_bytes, self.size - self.place)))
-        for place, patch in self.patches.items():
-            if place < self.place + len(content) and self.place < place + len(patch):
-                content = _patched(content, place - self.place, patch)
-        self.place += len(content)
-        self.told = self.place
-        return content
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.place = max(0, offset + (0, self.place, self.size)[whence])
-        self.told = self.place + (self.lead if whence == os.SEEK_END else 0)
-        return self.told
-
-    def tell(self) -> int:
-        return self.told
-
-
-def _patched(content: bytes, place: int, patch: bytes) -> bytes:
-    """Writes over bytes at a place that may lie in part before or behind them."""
-    patch, place = patch[max(0, -place) :], max(0, place)
-    patch = patch[: len(content) - place]
-    return content[:place] + patch + content[place + len(patch) :]
-
-
-def _split(file: Source) -> tuple[list[_Part], float | None]:
-    """The parts of a file that libsndfile reads one by one, and the length that the file declares where we know it."""
-    file = _without_lead(file)
-    size = file.seek(0, os.SEEK_END)
-    head = _head_at(file, 0)
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
-        patches, declared = _mend_riff(file, size)
-        return [_Part(file, 0, size, patches)], declared
-    if head[:4] == b".snd" and head[8:] == bytes(4):  # a length of 0 that was to be written at the end
-        return [_Part(file, 0, size, {8: b"\xff" * 4})], None
-    if head[:4] == b"OggS":
-        starts = _ogg_starts(file, size)
-    elif head[:4] == b"fLaC":
-        starts = _flac_starts(file)
-    elif _mpeg_frame(head) and (files := _joined_mpeg_files(file, size)):
-        stops = [part.start for part in files[1:]] + [size]
-        parts = zip(files, stops, strict=True)
-        seconds = sum(part.seconds() for part in files)
-        return [_Part(file, part.start, stop, endless=part.declared is None) for part, stop in parts], seconds
-    else:
-        starts = [0]
-    return [_Part(file, begin, stop) for begin, stop in pairwise([*starts, size])], None
-
-
-def _without_lead(file: Source) -> Source:
-    """The file behind ID3 tags and, of an MP3 file, behind zeros."""
-    start = 0
-    while tag := _id3_bytes(_head_at(file, start)):
-        start += tag
-    if _head_at(file, start).startswith(bytes(4)) and _mpeg_frame(_head_at(file, start + _zero_bytes(file, start))):
-        start += _zero_bytes(file, start)
-    return _Part(file, start, max(start, file.seek(0, os.SEEK_END))) if start else file
-
-
-def _head_at(file: Source, place: int) -> bytes:
-    file.seek(place)
-    return file.read(12)
-
-
-def _zero_bytes(file: Source, place: int) -> int:
-    """The number of zeros at a place."""
-    file.seek(place)
-    count = 0
-    while chunk := file.read(CHUNK_BYTES):
-        count += len(chunk) - len(chunk.lstrip(b"\0"))
-        if chunk.lstrip(b"\0"):
-            break
-    return count
-
-
-def _id3_bytes(head: bytes) -> int:
-    """The length of the ID3 tag with this head; 0 where there is none."""
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-
-
-def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]:
-    """What to write over the head of a WAV file whose recorder never wrote its length, and the declared seconds."""
-    file.seek(0)
-    order = ">" if file.read(4) == b"RIFX" else "<"
-    bytes_per_second, data_size_64 = 0, None
-    for name, place, length, body in _riff_chunks(file, 12, size, order):
-        if name == b"ds64":
-            data_size_64 = struct.unpack("<Q", body[8:16])[0]
-        elif name == b"fmt ":
-            bytes_per_second = struct.unpack(f"{order}I", body[8:12])[0]
-        elif name == b"data":
-            rest = size - place
-            if length == 0 and rest and not _are_chunks(file, place, size, order):
-                longest = struct.pack(f"{order}I", min(rest, 2**32 - 1))
-                return {4: longest, place - 4: longest}, None
-            if data_size_64 == 0 and length == 2**32 - 1:
-                return {20: struct.pack("<Q", size - 8), 28: struct.pack("<Q", rest)}, None
-            is_short = rest < length < 2**31 - 2**16  # pipes and recorders write more for "unknown"
-            is_long = length < rest and not _are_chunks(file, place + length + length % 2, size, order)
-            if bytes_per_second and (is_short or is_long):
-                return {}, max(length, rest) / bytes_per_second
-            break
-    return {}, None
-
-
-def _riff_chunks(file: Source, place: int, size: int, order: str) -> Iterator[tuple[bytes, int, int, bytes]]:
-    """Name, place, declared length and first 16 bytes of each chunk."""
-    while place + 8 <= size:
-        file.seek(place)
-        name, length = struct.unpack(f"{order}4sI", file.read(8))
-        yield name, place + 8, length, file.read(16).ljust(16, b"\0")
-        place += 8 + length + length % 2
-
-
-def _are_chunks(file: Source, place: int, size: int, order: str) -> bool:
-    """Whether what follows is chunks to the end, and no sound."""
-    stop = place
-    for name, start, length, _ in _riff_chunks(file, place, size, order):
-        if not name.strip().isalnum():
-            return False
-        stop = start + length
-    return size - 1 <= stop <= size
-
-
-def _ogg_starts(file: Source, size: int) -> list[int]:
-    """Where each of the recordings that are chained in an Ogg file begins."""
-    starts, place, in_heads = [], 0, False
-    while place < size:
-        file.seek(place)
-        head = file.read(27)
-        if len(head) < 27 or head[:4] != b"OggS":
-            place = _find(file, b"OggS", place + 1)
-            if place < 0:
-                break
-            continue
-        begins = bool(head[5] & 2)
-        if begins and not in_heads:  # several streams that run side by side begin together
-            starts.append(place)
-        in_heads = begins
-        place += 27 + head[26] + sum(file.read(head[26]))
-    return [0, *starts[1:]]
-
-
-def _flac_starts(file: Source) -> list[int]:
-    """Where each of the joined FLAC files begins: at its mark and the head of its first block."""
-    starts, place = [0], 4
-    while (place := _find(file, b"fLaC", place)) >= 0:
-        file.seek(place + 4)
-        if file.read(4) in (b"\0\0\0\x22", b"\x80\0\0\x22"):
-            starts.append(place)
-        place += 4
-    return starts
-
-
-def _find(file: Source, mark: bytes, place: int) -> int:
-    """The place of the next mark, -1 where there is none."""
-    file.seek(place)
-    kept = b""
-    while chunk := file.read(CHUNK_BYTES):
-        found = (kept + chunk).find(mark)
-        if found >= 0:
-            return place - len(kept) + found
-        place += len(chunk)
-        kept = (kept + chunk)[1 - len(mark) :]
-    return -1
-
-
-def _mpeg_frame(head: bytes) -> MpegFrame | None:
-    """The MPEG frame with this head; `None` where it is no head."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
-    bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
-    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
-        return None
-    hertz = (44_100, 48_000, 32_000)[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
-    slot = 4 if layer == 1 else 1
-    length = samples // 8 * 1000 * MPEG_BITRATES[version == 3, layer][bitrate - 1] // hertz // slot
-    return (length + (head[2] >> 1 & 1)) * slot, samples, hertz, head[3] >> 6 == 3
-
-
-def _mpeg_frames(file: Source, size: int) -> Iterator[tuple[int, MpegFrame]]:
-    """The place and the format of each MPEG frame that follows another one or that another one follows."""
-    place, in_step = 0, False
-    while place + 4 <= size:
-        frame = _frame_at(file, place)
-        if frame and (in_step or _frame_at(file, place + frame[0])):
-            yield place, frame
-            place, in_step = place + frame[0], True
-            continue
-        place += _id3_bytes(_head_at(file, place)) or _bytes_to_sync(file, place)
-        in_step = False
-
-
-def _frame_at(file: Source, place: int) -> MpegFrame | None:
-    return _mpeg_frame(_head_at(file, place))
-
-
-def _bytes_to_sync(file: Source, place: int) -> int:
-    """How far it is to what may be the next frame or tag."""
-    file.seek(place + 1)
-    chunk = file.read(1024)
-    found = re.search(rb"\xff[\xe2-\xff][\x10-\xef]|ID3", chunk)
-    return 1 + (found.start() if found else max(0, len(chunk) - 2))
-
-
-@dataclass
-class _MpegFile:
-    """One of the MP3 files that are joined in one."""
-
-    start: int
-    declared: int | None  # the number of its frames by its first one
-    frame_seconds: float
-    num_frames: int = 0
-    formats: Counter[tuple[int, bool]] = field(default_factory=Counter)
-
-    def is_over(self) -> bool:
-        return self.num_frames == self.declared
-
-    def changes(self) -> bool:
-        """Whether its format changes, and not only that of a damaged frame or two."""
-        return self.num_frames > 2 + max(self.formats.values(), default=0)
-
-    def seconds(self) -> float:
-        """How long it lasts at least: decoders take up to four frames of padding away."""
-        return (max(self.declared or 0, self.num_frames) - 4) * self.frame_seconds
-
-
-def _joined_mpeg_files(file: Source, size: int) -> list[_MpegFile]:
-    """The MP3 files in one: each begins with a frame that declares their number, or where the last one is over."""
-    files: list[_MpegFile] = []
-    for place, (length, samples, rate, is_mono) in _mpeg_frames(file, size):
-        file.seek(place)
-        declared = _declared_frames(file.read(min(length, 192)))
-        if not files or declared is not None or files[-1].is_over():
-            files.append(_MpegFile(place, declared, samples / rate))
-        if declared is None:
-            files[-1].num_frames += 1
-            files[-1].formats[rate, is_mono] += 1
-    # One or two frames more than a file declares are no file of their own.
-    files = files[:1] + [part for part in files[1:] if part.declared is not None or part.num_frames > 2]
-    if any(part.changes() for part in files):
-        raise UnreadableAudio("its rate or its number of channels changes.")
-    return files
-
-
-def _declared_frames(frame: bytes) -> int | None:
-    """The number of frames that follow, which the first MPEG frame of a file may hold."""
-    for mark in (b"Xing", b"Info"):
-        place = frame.find(mark, 4, 48)
-        if place >= 0 and len(frame) >= place + 12 and frame[place + 7] & 1:
-            return struct.unpack(">I", frame[place + 8 : place + 12])[0] or None  # some encoders leave a 0 there
-    return None

@@ -39,10 +39,10 @@ SCRIPTS = {  # by the extra that is enough to run them
     "conversion": {TFLITE},
     **{extra: {*ROOT.glob(f"hear_hf/{package}/*.py")} for extra, package in SUB_PACKAGES.items()},
     "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE},
-    "space": {*ROOT.glob("examples/space/*.py")},
+    "space": {*ROOT.glob("examples/space/**/*.py")},
     "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py"), TFLITE_TESTS},
 }
-OUR_MODULES = {"hear_hf", "teacher_models", DEVICE.stem, TFLITE_TESTS.stem} | {
+OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
 # For the microphone, for formats that soundfile cannot read, and for the spoken digits, which say so themselves.
