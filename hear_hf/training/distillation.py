@@ -27,15 +27,14 @@ from ..frames_hear import num_encoder_frames
 from .averaging import WeightAverage
 from .distillation_teachers import (
     DistillationTeacher,
-    TeacherOutputs,
     TeacherTargets,
     first_labelled,
-    is_classifier,
     save_statistics,
 )
 from .pretraining import PretrainingArguments, PretrainingTrainer
 from .stored_teachers import StoredTeacher, as_teacher_outputs
 from .student_probe import StudentProbe
+from .teacher_readers import TeacherOutputs, is_classifier
 
 PROJECTORS_NAME = "projectors.safetensors"
 UNAVERAGED_NAME = "unaveraged.safetensors"  # in a checkpoint whose model and projectors are averages

@@ -12,7 +12,8 @@ from .. import HEARConfig
 from ..data.teacher_outputs import OUTPUTS_COLUMN, Outputs, as_column, collate_outputs
 from ..data.unlabelled import DistillationDataArguments, teacher_metadata
 from ..sharing.cards import TeacherFacts
-from .distillation_teachers import DistillationTeacher, TeacherOutputs, TeacherTargets
+from .distillation_teachers import DistillationTeacher, TeacherTargets
+from .teacher_readers import TeacherOutputs
 
 DISTILLATION = "distillation"  # where a table's metadata describe the teachers
 

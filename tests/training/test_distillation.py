@@ -30,15 +30,10 @@ from hear_hf.data.teacher_states import TeacherFeatures
 from hear_hf.data.unlabelled import DistillationDataArguments
 from hear_hf.training import distillation
 from hear_hf.training.distillation import DistillationModel
-from hear_hf.training.distillation_teachers import (
-    DistillationTeacher,
-    DistillationTeacherArguments,
-    PaddedReader,
-    TeacherOutputs,
-    load_teachers,
-)
+from hear_hf.training.distillation_teachers import DistillationTeacher, DistillationTeacherArguments, load_teachers
 from hear_hf.training.loading import EpochSampler
 from hear_hf.training.student_probe import StudentProbeArguments, load_probe
+from hear_hf.training.teacher_readers import PaddedReader, TeacherOutputs
 from helpers import SOUND_LABELS, ragged_batch, save_wav2vec2
 
 SAMPLING_RATE = 16_000
