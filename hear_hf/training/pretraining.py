@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 from .. import HEARFeatureExtractor
 from ..arguments import option
 from ..data.clips import PretrainingClips, StreamedClips
+from ..data.pretraining_clips import load_pretraining_clips
 from ..data.teacher_outputs import OUTPUTS_COLUMN, collate_outputs
 from ..data.teacher_states import TeacherStatesArguments
-from ..data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+from ..data.unlabelled import PretrainingDataArguments
 from ..masking_hear import share_mask
 from ..modeling_hear_quantizer import code_statistics, count_codes
 from ..spectrogram_hear import frame_mask, num_encoder_frames

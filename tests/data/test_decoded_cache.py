@@ -10,8 +10,9 @@ from hear_hf.data import clips, decoded_cache, preparation
 from hear_hf.data.decoded_cache import DecodedCache, as_float
 from hear_hf.data.decoding import decode_audio
 from hear_hf.data.preparation import prepare_clips
+from hear_hf.data.pretraining_clips import load_pretraining_clips
 from hear_hf.data.spoken_digits import spoken_digits
-from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+from hear_hf.data.unlabelled import PretrainingDataArguments
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import soundfile
 
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.data.own_files import ADDRESS
-from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+from hear_hf.data.pretraining_clips import load_pretraining_clips
+from hear_hf.data.unlabelled import PretrainingDataArguments
 
 
 @pytest.fixture

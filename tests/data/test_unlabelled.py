@@ -25,8 +25,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from hear_hf.data import unlabelled as unlabelled_audio
 from hear_hf.data.clips import ClipReader, PretrainingClips, StreamedClips
+from hear_hf.data.pretraining_clips import load_pretraining_clips
 from hear_hf.data.teacher_states import TeacherFeatures, TeacherStatesArguments
-from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips, load_unlabelled_audio
+from hear_hf.data.unlabelled import PretrainingDataArguments, load_unlabelled_audio
 from hear_hf.training.loading import ClipsTrainer, EpochSampler
 
 RATE = 16_000

@@ -19,7 +19,8 @@ from hear_hf.arguments import parse_arguments
 from hear_hf.data import clips, unusable
 from hear_hf.data.decoding import decode_audio
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
-from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+from hear_hf.data.pretraining_clips import load_pretraining_clips
+from hear_hf.data.unlabelled import PretrainingDataArguments
 from hear_hf.data.unusable import MIN_SECONDS, UnusableClip, decode_usable
 
 RATE = 16_000

@@ -15,8 +15,9 @@ import train_quantizer
 from hear_hf import HEARFeatureExtractor
 from hear_hf.data import teacher_states
 from hear_hf.data.decoding import decode_audio
+from hear_hf.data.pretraining_clips import load_pretraining_clips
 from hear_hf.data.teacher_states import TeacherStatesArguments
-from hear_hf.data.unlabelled import PretrainingDataArguments, load_pretraining_clips
+from hear_hf.data.unlabelled import PretrainingDataArguments
 from hear_hf.evaluation.frozen_encoders import FrozenEncoder
 from hear_hf.spectrogram_hear import num_encoder_frames
 from hear_hf.training import quantization
