@@ -1,6 +1,5 @@
 """Collections of sound files cut into clips: a table for each source, with the licence and the credit of each clip."""
 
-import io
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 from tqdm.auto import tqdm
 
 from ..arguments import option
 from .clip_tables import ClipTable, encode_clip
+from .decoding import read_audio
 from .workers import map_in_order
 
 SUFFIXES = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff", ".au")
@@ -74,10 +73,9 @@ def cut(file: SoundFile, piece_seconds: float, max_pieces: int) -> Cut:
     if file.data is None:
         return Cut(file, [], problem="missing")
     try:
-        audio, rate = soundfile.read(io.BytesIO(file.data), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError):
+        samples, rate = read_audio({"bytes": file.data, "path": file.name})
+    except ValueError:
         return Cut(file, [], problem="unreadable")
-    samples = audio.mean(axis=1)
     if len(samples) < MIN_SECONDS * rate:
         return Cut(file, [], problem="too short")
     if not np.abs(samples).max() >= MIN_PEAK:
