@@ -12,7 +12,7 @@ import push_to_hub
 from hear_hf import HEARFeatureExtractor
 from hear_hf.sharing import checks as hub_checks
 from helpers import small_model
-from pushing import LABELS, edit, push, refused
+from pushing import LABELS, card_of, edit, push, refused
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
@@ -106,9 +106,12 @@ def test_an_index_of_shards_of_another_type_is_refused_without_a_traceback(folde
     assert "must name files beside it" in refused(folder)
 
 
-def test_scores_that_are_strings_do_not_end_a_push_in_a_traceback(folder):
-    edit(folder, "test_results.json", test_accuracy="0.9", test_macro_f1=None, test_loss=[1])
-    push(folder, "--dry_run")
+def test_scores_that_are_strings_do_not_end_a_push_in_a_traceback(folder, hub):
+    edit(folder, "test_results.json", test_accuracy="0.9", test_macro_f1=0.5, test_loss=[1])
+    push(folder)
+    assert [(result.metric_type, result.metric_value) for result in card_of(hub).data.eval_results] == [
+        ("macro_f1", 0.5)
+    ]
 
 
 @pytest.mark.parametrize("letters", [300, 5_000])
