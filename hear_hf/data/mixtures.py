@@ -25,8 +25,8 @@ class MixtureArguments:
     )
     centre_seconds: float = option(
         default=0.0,
-        help="Put each clip shorter than this in the middle of so much silence, held-out ones too: some teachers know "
-        "short words only with silence around them.",
+        help="Let the teachers hear each clip shorter than this in the middle of so much silence, without which some "
+        "do not know short words. The model hears half of its training clips so, too.",
     )
     random_gain_db: float = option(default=6.0, help="Amplify or attenuate each training clip by up to this much.")
     mixture_share: float = option(
@@ -46,7 +46,7 @@ class MixtureArguments:
 
 def centre(
     waveform: torch.Tensor, attention_mask: torch.Tensor, num_samples: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     Puts each shorter clip in the middle of silence.
 
@@ -56,16 +56,22 @@ def centre(
         num_samples (`int`): The length that each clip shall have at least.
 
     Returns:
-        Waveforms and mask, where the silence counts as real samples, of the same or the larger width.
+        Waveforms and mask, where the silence counts as real samples, of the same or the larger width, and how many
+        samples of silence precede each clip, `(batch_size, 1)`.
     """
-    if num_samples > waveform.shape[1]:
-        waveform = nn.functional.pad(waveform, (0, num_samples - waveform.shape[1]))
+    waveform = widen(waveform, num_samples)
     lengths = attention_mask.sum(-1, keepdim=True)
     wanted = lengths.clamp(min=num_samples)
-    position = torch.arange(waveform.shape[1], device=waveform.device) - (wanted - lengths) // 2
+    before = (wanted - lengths) // 2
+    position = torch.arange(waveform.shape[1], device=waveform.device) - before
     is_clip = (position >= 0) & (position < lengths)
     mask = frame_mask(wanted, waveform.shape[1]).to(attention_mask.dtype)
-    return waveform.gather(1, position.clamp(0, waveform.shape[1] - 1)) * is_clip, mask
+    return waveform.gather(1, position.clamp(0, waveform.shape[1] - 1)) * is_clip, mask, before
+
+
+def widen(batch: torch.Tensor, num_samples: int) -> torch.Tensor:
+    """Pads a narrower batch (B, N) with zeros on the right."""
+    return nn.functional.pad(batch, (0, max(num_samples - batch.shape[1], 0)))
 
 
 def vary(

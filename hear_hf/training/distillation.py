@@ -7,7 +7,7 @@ model that a run leaves.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .. import HEARConfig, HEARForAudioClassification
 from ..arguments import option
 from ..data.clips import LABELS_COLUMN, PretrainingClips, StreamedClips
-from ..data.mixtures import MixtureArguments, centre, vary
+from ..data.mixtures import MixtureArguments, centre, draw, vary, widen
 from ..data.teacher_outputs import OUTPUTS_COLUMN
 from ..data.teacher_states import NUM_STATISTICS_CLIPS
 from ..frames_hear import num_encoder_frames
@@ -38,6 +38,7 @@ from .teacher_readers import TeacherOutputs, is_classifier
 
 PROJECTORS_NAME = "projectors.safetensors"
 UNAVERAGED_NAME = "unaveraged.safetensors"  # in a checkpoint whose model and projectors are averages
+CENTRED_SHARE = 0.5  # of the training clips that teachers hear in silence, the model hears so too
 MIN_PROBABILITY = 1e-4  # of a label whose output bias is set
 
 
@@ -256,12 +257,17 @@ class DistillationTrainer(PretrainingTrainer):
         waveform, mask = inputs["input_values"], inputs["attention_mask"]
         partners = torch.arange(len(waveform), device=waveform.device)
         rate = self.student.config.sampling_rate
-        if self.mixture_args.centre_seconds > 0:
-            waveform, mask = centre(waveform, mask, round(self.mixture_args.centre_seconds * rate))
         with torch.autocast(self.args.device.type, enabled=False):
             if self.distillation_model.training:
                 waveform, partners = vary(waveform, mask, self.mixture_args, rate)
-            outputs = self.teacher_outputs(waveform, mask, inputs.get(OUTPUTS_COLUMN))
+            heard, heard_mask, before = centre(waveform, mask, round(self.mixture_args.centre_seconds * rate))
+            if self.distillation_model.training and self.mixture_args.centre_seconds > 0:
+                is_centred = draw(waveform) < CENTRED_SHARE
+                waveform = torch.where(is_centred, heard, widen(waveform, heard.shape[1]))
+                mask = torch.where(is_centred, heard_mask, widen(mask, heard.shape[1]))
+                before = before * ~is_centred
+            outputs = self.teacher_outputs(heard, heard_mask, inputs.get(OUTPUTS_COLUMN))
+            outputs = [replace(out, first_center=out.first_center - before / rate) for out in outputs]
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]
         clip_targets, frame_targets, covered = (list(parts) for parts in zip(*targets, strict=True))

@@ -335,22 +335,49 @@ def test_a_mixture_keeps_the_lengths_and_the_padding_silent():
 def test_short_clips_are_put_in_the_middle_of_silence_and_longer_ones_stay():
     clips = [torch.randn(n) for n in (1_001, 5_000, 3_000)]
     waveform, mask = ragged_batch(clips)
-    centred, wider = centre(waveform, mask, 4_000)
+    centred, wider, before = centre(waveform, mask, 4_000)
+    assert before.tolist() == [[1_499], [0], [500]]
     assert wider.sum(-1).tolist() == [4_000, 5_000, 4_000] and torch.equal(centred[1], waveform[1])
     assert (
         torch.equal(centred[0, 1_499:2_500], clips[0])
         and not centred[0, :1_499].any()
         and not centred[0, 2_500:].any()
     )
-    whole, mask = centre(waveform, mask, 6_000)
+    whole, mask, _ = centre(waveform, mask, 6_000)
     assert whole.shape == (3, 6_000) and mask.all() and torch.equal(whole[1, 500:5_500], clips[1])
 
 
-def test_clips_are_centred_for_student_and_teachers(clips, tmp_path, sounds):
-    metrics = distill.main(
-        arguments(clips, tmp_path, [sounds], *NO_SAVES, "--centre_seconds", "2", "--max_steps", "1")
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_teachers_hear_silence_around_short_clips_and_the_model_around_half_of_them(
+    clips, sounds, tmp_path, monkeypatch, share
+):
+    seen, forward = [], DistillationModel.forward
+    monkeypatch.setattr(
+        DistillationModel, "forward", lambda self, **inputs: seen.append(inputs) or forward(self, **inputs)
     )
-    assert np.isfinite(metrics["eval_loss"])
+    monkeypatch.setattr(distillation, "CENTRED_SHARE", share)
+    more = ["--centre_seconds", "3", "--mixture_share", "0", "--random_gain_db", "0", "--max_steps", "1"]
+    distill.main(arguments(clips, tmp_path, [sounds], *NO_SAVES, *more))
+    (inputs,) = (x for x in seen if x["input_values"].shape[0] == 4)
+    lengths = inputs["attention_mask"].sum(-1)
+    silent = (3 * SAMPLING_RATE - lengths) // 2 if share == 0 else torch.zeros(4, dtype=torch.long)
+    assert (lengths == 3 * SAMPLING_RATE).all() == (share == 1)
+
+    (teacher,) = load(sounds)
+    alone = [row[:length] for row, length in zip(inputs["input_values"], lengths, strict=True)]
+    heard, mask, before = centre(*ragged_batch(alone, fill=0.0), 3 * SAMPLING_RATE)
+    assert before[:, 0].tolist() == silent.tolist()
+    outputs = teacher(heard, mask)
+    for i, length in enumerate(lengths.tolist()):
+        seconds = 0.005 + 0.02 * np.arange(length // 320) + before[i].item() / SAMPLING_RATE  # in what it heard
+        position = (seconds - outputs.first_center[i].item()) / outputs.step[i].item()
+        rows = outputs.frames[i].numpy()
+        expected = np.stack([np.interp(position, np.arange(len(rows)), column) for column in rows.T], axis=1)
+        found = inputs["frame_targets"][0][i, : length // 320].numpy()
+        varied = np.flatnonzero(expected.std(0) > 1e-5)
+        assert len(varied) > 3
+        for k in varied:  # standardised: a straight line of what the teacher gave
+            assert np.corrcoef(expected[:, k], found[:, k])[0, 1] > 0.999
 
 
 def test_a_shift_turns_each_clip_within_its_own_length():
