@@ -3,8 +3,6 @@
 Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 """
 
-import os
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -48,9 +46,9 @@ class HEARPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs) -> Self:
-        """Loads a model as Transformers does, and no weights that lie outside of its folder."""
-        if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
-            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        """Loads a model as Transformers does, and no weights that lie outside of its folder or repository."""
+        if pretrained_model_name_or_path is not None:
+            check_weight_files(str(pretrained_model_name_or_path), **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     @torch.no_grad()
