@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 import hear_hf  # registers HEAR with the Auto classes
 
 from ..arguments import option
+from ..rates import check_rates
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
 from .isolated import outputs_on_noise
@@ -257,7 +258,7 @@ def check_model(folder: Path, subfolder: str) -> Checked:
             place, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
         )
         check_weights(model, report)
-        check_rate(config, feature_extractor)
+        check_rates("the model", config, feature_extractor)
         outputs = outputs_on_noise(model, feature_extractor)
     except SharingError:
         raise
@@ -295,15 +296,6 @@ def check_weights(model: PreTrainedModel, report: dict) -> None:
     bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if bad:
         raise SharingError(f"Weights must be finite, found NaN or infinity in: {bad[:5]}. Take an earlier checkpoint.")
-
-
-def check_rate(config, feature_extractor) -> None:
-    rate = getattr(config, "sampling_rate", feature_extractor.sampling_rate)
-    if rate != feature_extractor.sampling_rate:
-        raise SharingError(
-            f"The feature extractor must take the model's rate, {rate} Hz, found: {feature_extractor.sampling_rate}. "
-            "Save the one that the model was trained with."
-        )
 
 
 def check_labels(folder: Path, num_logits: int) -> None:
