@@ -39,8 +39,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     if trainer.is_world_process_zero():
         report_classifier(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+    trainer.publish()
     return prediction.metrics
 
 

@@ -285,6 +285,5 @@ def run(trainer: PretrainingTrainer, report: Callable[[dict[str, float]], None])
         logger.warning(f"{trainer.train_dataset.num_skipped} unusable clips were skipped.")
     if trainer.is_world_process_zero():
         report(metrics)
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+    trainer.publish()
     return metrics

@@ -3,6 +3,7 @@ the training scripts."""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from huggingface_hub import HfApi
 from transformers import AutoModelForAudioClassification
 
 import finetune
+import push_to_hub
 import train_quantizer
 from hear_hf import HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.data.labelled import DataArguments
@@ -190,6 +192,22 @@ def test_fine_tuning_with_push_to_hub_leaves_our_card_and_plots_on_the_hub(tones
     files = assert_own_card(hub, "alice/tones", tmp_path / "run")
     assert {"model.safetensors", "modeling_hear.py", "confusion_matrix.png"} <= set(files)
     assert b"model-index" in files["README.md"] and b"`<b>low`" in files["README.md"]
+
+
+def test_a_run_that_cannot_be_published_says_what_it_kept_and_how_to_publish_it(tones, hub, tmp_path, monkeypatch):
+    arguments = ["--data_dir", tones, "--output_dir", tmp_path / "my run", "--hub_model_id", "alice/tones"]
+    arguments += ["--max_steps", 1, "--config_overrides", CLASSIFIER, "--validation_share", 0.25]
+    hub.fail("POST .*/commit/", status=503)
+    with pytest.raises(SystemExit) as error:
+        finetune.main([*map(str, arguments), *QUICK, "--hub_private_repo", "True"])
+    message = str(error.value)
+    assert "an error of its own (503)" in message and f"plots are in {tmp_path}/my run. To publish them: " in message
+    command = shlex.split(message.rpartition("To publish them: python ")[2])
+    hub.failures.clear()
+    assert command[0] == "examples/push_to_hub.py"
+    push_to_hub.main(command[1:])
+    assert hub.repositories["models", "alice/tones"].private
+    assert_own_card(hub, "alice/tones", tmp_path / "my run")
 
 
 def test_pretraining_with_push_to_hub_leaves_our_card_and_plots_on_the_hub(tones, hub, tmp_path):
