@@ -20,6 +20,7 @@ from transformers import AutoModelForAudioClassification
 
 from hear_hf import HEARStream, HEARStreamResult
 from hear_hf.arguments import command_parser, option
+from hear_hf.classifiers import check_classifier, loading
 from hear_hf.data.live import live_blocks
 
 
@@ -83,7 +84,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.microphone == bool(named.sources):
         parser.error("give either an audio file, or - for standard input, or --microphone")
 
-    model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
+    with loading(named.model):
+        model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
+        check_classifier(named.model, model)
     labels = model.config.id2label
     try:
         stream = HEARStream(model, getattr(model.config, "sampling_rate", 0), args.window, args.hop)

@@ -24,11 +24,8 @@ def check_weight_files(model: str, **options: Any) -> None:
     Raises:
         `ValueError`: An index of shards or the configuration names a file elsewhere.
     """
-    if os.path.isdir(model):
-        paths = _in_folder(Path(model, options.get("subfolder") or ""))
-    else:
-        paths = _on_hub(model, options)
-    for path in paths:
+    is_folder = os.path.isdir(model)
+    for path in _in_folder(Path(model, options.get("subfolder") or "")) if is_folder else _on_hub(model, options):
         content = _read(path)
         shards = content.get("weight_map")
         for name in (content.get("transformers_weights"), *(shards.values() if isinstance(shards, dict) else ())):
