@@ -214,8 +214,8 @@ class HEARModel(HEARAcousticEncoder):
             input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
                 Mono waveform in [-1, 1] at `config.sampling_rate`, of any length from 201 samples (at 16 kHz) on.
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. On a
-                CPU, samples that are 0 between others are silence.
+                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. Between
+                real samples it is silence.
             mask_time_indices (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
                 True = frame that is masked in front of the acoustic model's layers.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.

@@ -139,8 +139,8 @@ class HEARQuantizer(HEARQuantizerPreTrainedModel):
             input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
                 Mono waveform in [-1, 1] at `config.sampling_rate`, of any length. See [`HEARFeatureExtractor`].
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. On a
-                CPU, samples that are 0 between others are silence.
+                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. Between
+                real samples it is silence.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
             return_dict (`bool`, *optional*): Whether to return a [`HEARQuantizerOutput`] rather than a tuple.

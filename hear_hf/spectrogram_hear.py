@@ -78,10 +78,11 @@ class HEARClips:
         lengths = real.sum(-1, keepdim=True).clamp(min=1)
         means = torch.where(real, waveform, 0.0).sum(-1, keepdim=True) / lengths
         starts = real.int().argmax(-1, keepdim=True)
-        if has_holes(real):  # they become silence, the clip's mean
+        if may_have_holes(real):  # they become silence, the clip's mean
             waveform = torch.where(real, waveform, means)
-            stops = real.shape[1] - real.flip(-1).int().argmax(-1, keepdim=True)
-            lengths = torch.where(real.any(-1, keepdim=True), stops - starts, lengths)
+            places = torch.arange(1, real.shape[1] + 1, dtype=torch.int32, device=real.device)
+            stops = torch.where(real, places, 0).amax(-1, keepdim=True)
+            lengths = (stops - starts).clamp(min=1)
         return cls(waveform, starts, lengths, means, True)
 
     def spectrogram_mask(self, hop_length: int) -> torch.Tensor:
@@ -258,10 +259,10 @@ def has_no_padding(attention_mask: torch.Tensor) -> bool:
     return is_readable(attention_mask) and bool(attention_mask.min() > 0)  # `all` would copy it
 
 
-def has_holes(real: torch.Tensor) -> bool:
-    """Whether a mask is known to hide samples between others."""
+def may_have_holes(real: torch.Tensor) -> bool:
+    """Whether a mask hides samples between others, or is not known not to."""
     if not is_readable(real):
-        return False
+        return True
     begins = (real[:, 1:] > real[:, :-1]).sum(-1) + real[:, 0]
     return bool((begins > 1).any())
 
