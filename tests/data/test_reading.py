@@ -168,6 +168,26 @@ def test_sound_behind_what_the_head_declares_is_named(caplog):
     assert "a clip holds 1.00 s of the 2.00 s that its head or its size declares" in caplog.text
 
 
+TAILS = {
+    "lyrics": b"LYRICSBEGININD0000310" + b"LYR00005hello" + b"000035LYRICS200" + b"TAG" + bytes(125),
+    "an APE tag": b"APETAGEX" + struct.pack("<4I", 2000, 32, 0, 1 << 31) + bytes(8),
+    "zeros": bytes(5000),
+    "half a frame": b"",
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_an_mp3_file_is_read_to_its_end_whatever_follows_its_frames(tail, caplog):
+    content = encoded("MP3", samples=np.tile(CLIP, 4))
+    whole, _ = read_audio({"bytes": content, "path": None})
+    changed = content[:-100] if tail == "half a frame" else content + TAILS[tail]
+    samples, _ = read_audio({"bytes": changed, "path": None})
+    lost = 1152 if tail == "half a frame" else 0
+    assert len(whole) - lost <= len(samples) <= len(whole) + 1152
+    np.testing.assert_array_equal(samples[: len(whole) - lost - 1152], whole[: len(whole) - lost - 1152])
+    assert not caplog.records
+
+
 def test_a_damaged_frame_in_an_mp3_file_is_no_change_of_channels():
     content = encoded("MP3", samples=np.tile(CLIP, 4))
     head = content[:3]
