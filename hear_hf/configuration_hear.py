@@ -31,12 +31,15 @@ NEITHER_SIZE_NOR_SHARE = {
     "gumbel_min_temperature",
 }
 
+FRAME_POOLINGS = ("max", "mean", "linear_softmax")
+
 # Every saved folder names every class of its model type, whichever of them saved it.
 AUTO_MAP = {
     "AutoConfig": "configuration_hear.HEARConfig",
     "AutoFeatureExtractor": "feature_extraction_hear.HEARFeatureExtractor",
     "AutoModel": "modeling_hear.HEARModel",
     "AutoModelForAudioClassification": "modeling_hear.HEARForAudioClassification",
+    "AutoModelForAudioFrameClassification": "modeling_hear.HEARForAudioFrameClassification",
     "AutoModelForPreTraining": "modeling_hear.HEARForPreTraining",
 }
 QUANTIZER_AUTO_MAP = {
@@ -113,7 +116,14 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         classifier_proj_size (`int`, *optional*, defaults to 384):
             Width of the classification head.
         classifier_dropout (`float`, *optional*, defaults to 0.1):
-            Dropout before the last layer of the classification head.
+            Dropout before the last layer of the classification head, or before that on each frame.
+        frame_pooling (`str`, *optional*, defaults to `"linear_softmax"`):
+            How [`HEARForAudioFrameClassification`] pools the probabilities of frames to those of the clip: "max",
+            "mean", or "linear_softmax", the mean in which each frame weighs as much as its own probability.
+        event_thresholds (`list[float]`, *optional*):
+            For each label the probability from which on a frame is part of an event; 0.5 by default.
+        event_median_frames (`int`, *optional*, defaults to 1):
+            Frames of the median filter over the probabilities, in front of these thresholds; odd.
         codebook_size (`int`, *optional*, defaults to 1024):
             Codes that [`HEARForPreTraining`] predicts: those of its quantizer.
         sampling_rate (`int`, *optional*, defaults to 16000):
@@ -173,6 +183,9 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     max_position_embeddings: int = 1500
     classifier_proj_size: int = 384
     classifier_dropout: float | int = 0.1
+    frame_pooling: str = "linear_softmax"
+    event_thresholds: list[float] | None = None
+    event_median_frames: int = 1
     codebook_size: int = 1024
     sampling_rate: int = 16_000
     n_fft: int = 1024
@@ -208,6 +221,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             "`mask_feature_length` must not be above `hidden_size`, found: "
             f"mask_feature_length={self.mask_feature_length} and hidden_size={self.hidden_size}",
         )
+        _require_events(self)
         _require_matrices(
             self,
             *_layer_matrices(self.num_hidden_layers, "hidden_size", "intermediate_size"),
@@ -395,6 +409,21 @@ def _require_windows_and_rate(config: PreTrainedConfig) -> None:
         config.sampling_rate >= MEL_SAMPLING_RATE and config.sampling_rate % 200 == 0,
         f"`sampling_rate` must be at least {MEL_SAMPLING_RATE} Hz and a multiple of 200 Hz, "
         f"found: {config.sampling_rate}",
+    )
+
+
+def _require_events(config: PreTrainedConfig) -> None:
+    _require(
+        config.frame_pooling in FRAME_POOLINGS,
+        f"`frame_pooling` must be one of {', '.join(FRAME_POOLINGS)}, found: {config.frame_pooling!r}",
+    )
+    _require(
+        config.event_median_frames % 2 == 1, f"`event_median_frames` must be odd, found: {config.event_median_frames}"
+    )
+    thresholds = config.event_thresholds or []
+    _require(
+        all(0 <= threshold <= 1 for threshold in thresholds),
+        f"`event_thresholds` must be probabilities from 0 to 1, found: {thresholds}",
     )
 
 

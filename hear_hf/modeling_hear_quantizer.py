@@ -12,11 +12,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
 from .attention_hear import HEARAttention  # noqa: F401  (Transformers 5.4 copies only files that this one imports)
+from .base_hear import HEARPreTrainedModel
 from .configuration_hear import HEARQuantizerConfig
 from .frames_hear import all_valid, at_least_float32
 from .graphs_hear import fits  # noqa: F401  (as above)
 from .masking_hear import share_mask  # noqa: F401  (as above)
-from .modeling_hear import HEARPreTrainedModel
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
 from .spectrogram_hear import HEARLogMel
 from .task_model_hear import HEARTaskModel  # noqa: F401  (as above)

@@ -25,7 +25,7 @@ from transformers import (
     set_seed,
 )
 
-from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification, HEARForAudioFrameClassification
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments
 from ..data.decoded_cache import DecodedCache
@@ -164,7 +164,7 @@ def load_config(args: ModelArguments, label_names: list[str], multi_label: bool)
     return config
 
 
-def freeze(model: HEARForAudioClassification, part: str) -> None:
+def freeze(model: HEARForAudioClassification | HEARForAudioFrameClassification, part: str) -> None:
     """Keeps a part of the model from training, as `ModelArguments.freeze` names it."""
     base_model: Any = model.base_model
     if part == "feature_encoder":

@@ -10,7 +10,7 @@ from .runs import RunArguments
 
 # Layers that read spectra or write logits and targets, which Muon does not suit.
 FIRST_OR_LAST_LAYER = re.compile(
-    r"(\b(spectrum|code_head|mel_head|teacher_head|classifier(\.out_proj)?)|projectors\.\w+\.\d+)$"
+    r"(\b(spectrum|code_head|mel_head|teacher_head|classifier(\.out_proj)?|frame_classifier)|projectors\.\w+\.\d+)$"
 )
 
 
