@@ -5,7 +5,7 @@ Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -70,6 +70,19 @@ class HEARPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HEARTaskModel):
             init.normal_(module.position_embeddings, std=std)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The layer that reads the log-mel frames: quantisers and PEFT ask for the first one."""
+        return self.base_model.acoustic_model.feature_encoder
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        if attn_implementation not in (None, "eager"):
+            raise ValueError(
+                f"`attn_implementation` must be eager or left out, found: {attn_implementation}. The acoustic model's "
+                "relative positions need the attention probabilities, which fused attention does not return; the task "
+                "model, which does not need them, calls it by itself."
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+
     def _get_feat_extract_output_lengths(self, input_lengths: torch.Tensor | int):
         """Number of encoder frames of clips of `input_lengths` samples."""
         return num_encoder_frames(input_lengths, self.config.hop_length)
@@ -91,6 +104,14 @@ class HEARPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"`attention_mask` must have the shape of `input_values`, {tuple(input_values.shape)}, found: "
                 f"{tuple(attention_mask.shape)}. It marks samples, not frames."
+            )
+
+    def _check_unused(self, others: dict[str, Any]) -> None:
+        """Refuses arguments that are not `forward`'s. PEFT gives some, such as `input_ids`, as `None`."""
+        if names := [name for name, value in others.items() if value is not None]:
+            raise TypeError(
+                f"`forward` got unexpected arguments: {', '.join(names)}. The waveform is `input_values`, and its mask "
+                "`attention_mask`: give them by name."
             )
 
     def _check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
@@ -210,6 +231,7 @@ class HEARModel(HEARAcousticEncoder):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         _in_place: bool = False,
+        **kwargs,
     ) -> HEARModelOutput:
         r"""
         Args:
@@ -228,6 +250,7 @@ class HEARModel(HEARAcousticEncoder):
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or a
                 mask has another shape.
         """
+        self._check_unused(kwargs)
         output_attentions, output_hidden_states = self._outputs_wanted(output_attentions, output_hidden_states)
         self._check_inputs(input_values, attention_mask)
 
@@ -416,6 +439,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **kwargs,
     ) -> SequenceClassifierOutput:
         r"""
         Args:
@@ -430,6 +454,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
             return_dict (`bool`, *optional*): Whether to return a `SequenceClassifierOutput` rather than a tuple.
         """
+        self._check_unused(kwargs)
         outputs = self.hear(
             input_values,
             attention_mask=attention_mask,
