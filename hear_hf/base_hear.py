@@ -3,7 +3,7 @@
 Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 """
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -65,6 +65,19 @@ class HEARPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HEARTaskModel):
             init.normal_(module.position_embeddings, std=std)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The layer that reads the log-mel frames: quantisers and PEFT ask for the first one."""
+        return self.base_model.acoustic_model.feature_encoder
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        if attn_implementation not in (None, "eager"):
+            raise ValueError(
+                f"`attn_implementation` must be eager or left out, found: {attn_implementation}. The acoustic model's "
+                "relative positions need the attention probabilities, which fused attention does not return; the task "
+                "model, which does not need them, calls it by itself."
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+
     def _get_feat_extract_output_lengths(self, input_lengths: torch.Tensor | int):
         """Number of encoder frames of clips of `input_lengths` samples."""
         return num_encoder_frames(input_lengths, self.config.hop_length)
@@ -86,6 +99,14 @@ class HEARPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"`attention_mask` must have the shape of `input_values`, {tuple(input_values.shape)}, found: "
                 f"{tuple(attention_mask.shape)}. It marks samples, not frames."
+            )
+
+    def _check_unused(self, others: dict[str, Any]) -> None:
+        """Refuses arguments that are not `forward`'s. PEFT gives some, such as `input_ids`, as `None`."""
+        if names := [name for name, value in others.items() if value is not None]:
+            raise TypeError(
+                f"`forward` got unexpected arguments: {', '.join(names)}. The waveform is `input_values`, and its mask "
+                "`attention_mask`: give them by name."
             )
 
     def _check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:

@@ -47,6 +47,7 @@ class HEARModel(HEARAcousticEncoder):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         _in_place: bool = False,
+        **kwargs,
     ) -> HEARModelOutput:
         r"""
         Args:
@@ -65,6 +66,7 @@ class HEARModel(HEARAcousticEncoder):
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or a
                 mask has another shape.
         """
+        self._check_unused(kwargs)
         output_attentions, output_hidden_states = self._outputs_wanted(output_attentions, output_hidden_states)
         self._check_inputs(input_values, attention_mask)
 
@@ -253,6 +255,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **kwargs,
     ) -> SequenceClassifierOutput:
         r"""
         Args:
@@ -267,6 +270,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
             return_dict (`bool`, *optional*): Whether to return a `SequenceClassifierOutput` rather than a tuple.
         """
+        self._check_unused(kwargs)
         outputs = self.hear(
             input_values,
             attention_mask=attention_mask,
@@ -321,6 +325,7 @@ class HEARForAudioFrameClassification(HEARPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **kwargs,
     ) -> HEARFrameClassifierOutput:
         r"""
         Args:
@@ -339,6 +344,7 @@ class HEARForAudioFrameClassification(HEARPreTrainedModel):
         Raises:
             `ValueError`: if `labels` have another shape.
         """
+        self._check_unused(kwargs)
         outputs = self.hear(
             input_values,
             attention_mask=attention_mask,
