@@ -22,7 +22,13 @@ from .graphs_hear import compiled_as, fits, integrate_in_one_batch
 from .masking_hear import span_mask
 from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
 from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARLogPower, HEARSpectrogram
-from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
+from .task_model_hear import (
+    HEARClassificationHead,
+    HEARLinearHead,
+    HEARSpectrogramMixture,
+    HEARTaskModel,
+    pool_statistics,
+)
 from .weight_files_hear import check_weight_files
 
 
@@ -396,7 +402,8 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hear = HEARModel(config)
-        self.classifier = HEARClassificationHead(config)
+        has_hidden_layer = config.classifier_proj_size is not None
+        self.classifier = HEARClassificationHead(config) if has_hidden_layer else HEARLinearHead(config)
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:

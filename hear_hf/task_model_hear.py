@@ -154,13 +154,26 @@ class HEARClassificationHead(nn.Module):
 
     def __init__(self, config: HEARConfig):
         super().__init__()
-        self.dense = nn.Linear(3 * config.task_hidden_size, config.classifier_proj_size)
-        self.batch_norm = HEARBatchNorm(config.classifier_proj_size)
+        width: int = config.classifier_proj_size  # type: ignore[assignment]  # else the head is linear
+        self.dense = nn.Linear(3 * config.task_hidden_size, width)
+        self.batch_norm = HEARBatchNorm(width)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)  # type: ignore[arg-type]  # never None
+        self.out_proj = nn.Linear(width, config.num_labels)  # type: ignore[arg-type]  # never None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device_type=pooled.device.type, enabled=False):
             hidden_states = self.dense(pooled.to(self.dense.weight.dtype))
             hidden_states = nn.functional.relu(self.batch_norm(hidden_states))
             return self.out_proj(self.dropout(hidden_states))
+
+
+class HEARLinearHead(nn.Module):
+    """Pooled statistics -> logits without a hidden layer, where `classifier_proj_size` is `None`."""
+
+    def __init__(self, config: HEARConfig):
+        super().__init__()
+        self.out_proj = nn.Linear(3 * config.task_hidden_size, config.num_labels)  # type: ignore[arg-type]
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device_type=pooled.device.type, enabled=False):
+            return self.out_proj(pooled.to(self.out_proj.weight.dtype))
