@@ -114,6 +114,9 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             Width of the classification head's hidden layer; `None` for a linear head, which has none.
         classifier_dropout (`float`, *optional*, defaults to 0.1):
             Dropout before the last layer of the classification head.
+        false_alarm_rate (`float`, *optional*):
+            Share of clips of none of the labels on which a label's score, a sigmoid, reaches 0.5: the biases hold
+            thresholds that were chosen for it. `None` where none were chosen.
         codebook_size (`int`, *optional*, defaults to 1024):
             Codes that [`HEARForPreTraining`] predicts: those of its quantizer.
         sampling_rate (`int`, *optional*, defaults to 16000):
@@ -173,6 +176,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     max_position_embeddings: int = 1500
     classifier_proj_size: int | None = 384
     classifier_dropout: float | int = 0.1
+    false_alarm_rate: float | None = None
     codebook_size: int = 1024
     sampling_rate: int = 16_000
     n_fft: int = 1024
@@ -203,6 +207,8 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
         _require_sizes_and_shares(self, HEARConfig)
+        if self.false_alarm_rate is not None:
+            _require_share(self, "false_alarm_rate")
         has_hidden_layer = self.classifier_proj_size is not None
         if has_hidden_layer:
             _require_positive(self, "classifier_proj_size")
