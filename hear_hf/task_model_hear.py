@@ -137,7 +137,7 @@ def joined_statistics(
 class HEARBatchNorm(nn.BatchNorm1d):
     """Batch norm that in training, too, may normalise by the running statistics, and leaves them as they are.
 
-    It does so where it is frozen, for an adapter does not save them, and with a batch of one clip, which has no variance.
+    It does so where it is frozen, for an adapter does not save them, and with one clip, which has no variance.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -157,10 +157,11 @@ class HEARClassificationHead(nn.Module):
 
     def __init__(self, config: HEARConfig):
         super().__init__()
-        self.dense = nn.Linear(3 * config.task_hidden_size, config.classifier_proj_size)
-        self.batch_norm = HEARBatchNorm(config.classifier_proj_size)
+        width: int = config.classifier_proj_size  # type: ignore[assignment]  # else the head is linear
+        self.dense = nn.Linear(3 * config.task_hidden_size, width)
+        self.batch_norm = HEARBatchNorm(width)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)  # type: ignore[arg-type]  # never None
+        self.out_proj = nn.Linear(width, config.num_labels)  # type: ignore[arg-type]  # never None
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         with without_autocast(pooled.device.type):
@@ -168,3 +169,15 @@ class HEARClassificationHead(nn.Module):
             hidden_states = self.dense(pooled.to(self.batch_norm.weight.dtype))
             hidden_states = nn.functional.relu(self.batch_norm(hidden_states))
             return self.out_proj(self.dropout(hidden_states))
+
+
+class HEARLinearHead(nn.Module):
+    """Pooled statistics -> logits without a hidden layer, where `classifier_proj_size` is `None`."""
+
+    def __init__(self, config: HEARConfig):
+        super().__init__()
+        self.out_proj = nn.Linear(3 * config.task_hidden_size, config.num_labels)  # type: ignore[arg-type]
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device_type=pooled.device.type, enabled=False):
+            return self.out_proj(pooled.to(self.out_proj.weight.dtype))

@@ -152,6 +152,7 @@ def load_config(args: ModelArguments, label_names: list[str], multi_label: bool)
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: i for i, name in enumerate(label_names)},
         "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
+        "false_alarm_rate": None,  # that of a taught checkpoint is not the new head's
     }
     if args.model_name_or_path is None:
         config = HEARConfig(**settings)

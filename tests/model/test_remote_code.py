@@ -15,7 +15,7 @@ from convert_hear_checkpoint import convert
 from golden import SMALL_QUANTIZER, golden_model
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification, HEARForAudioFrameClassification
 from hear_hf.configuration_hear import AUTO_MAP, QUANTIZER_AUTO_MAP
-from helpers import SMALL, noise, small_model
+from helpers import SMALL, linear_model, noise, small_model
 from original_checkpoints import TINY_CONFIG, whole_classifier
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
 
@@ -102,6 +102,7 @@ LOADS = [
     ("saved-classifier", "AutoModelForPreTraining", "acoustic_hidden_states", "hear", 5e-5),
     ("saved-classifier", "AutoModelForAudioFrameClassification", "frame_mask", "hear", 0),
     ("saved-frames", "AutoModelForAudioFrameClassification", "clip_logits", "", 1e-5),
+    ("saved-linear", "AutoModelForAudioClassification", "logits", "", 1e-4),
     ("saved-base", "AutoModel", "last_hidden_state", "", 5e-5),
     ("saved-acoustic", "AutoModelForPreTraining", "logits", "", 1e-5),
     ("saved-acoustic", "AutoModel", "acoustic_hidden_states", "hear", 5e-5),
@@ -126,6 +127,7 @@ def saved(folder):
     models = {
         "saved-classifier": model,
         "saved-frames": HEARForAudioFrameClassification(HEARConfig(**SMALL)).eval(),
+        "saved-linear": linear_model(),
         "saved-base": model.hear,
         "saved-acoustic": golden_model(PRETRAINING.main, **SMALL, codebook_size=64),
         "saved-quantizer": training.quantizer,
