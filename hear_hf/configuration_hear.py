@@ -116,7 +116,6 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         classifier_proj_size (`int`, *optional*, defaults to 384):
             Width of the classification head's hidden layer; `None` for a linear head, which has none.
         classifier_dropout (`float`, *optional*, defaults to 0.1):
-<<<<<<< HEAD
             Dropout before the last layer of the classification head, or before that on each frame.
         frame_pooling (`str`, *optional*, defaults to `"linear_softmax"`):
             How [`HEARForAudioFrameClassification`] pools the probabilities of frames to those of the clip: "max",
@@ -125,12 +124,10 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             For each label the probability from which on a frame is part of an event; 0.5 by default.
         event_median_frames (`int`, *optional*, defaults to 1):
             Frames of the median filter over the probabilities, in front of these thresholds; odd.
-=======
             Dropout before the last layer of the classification head.
         false_alarm_rate (`float`, *optional*):
             Share of clips of none of the labels on which a label's score, a sigmoid, reaches 0.5: the biases hold
             thresholds that were chosen for it. `None` where none were chosen.
->>>>>>> teach
         codebook_size (`int`, *optional*, defaults to 1024):
             Codes that [`HEARForPreTraining`] predicts: those of its quantizer.
         sampling_rate (`int`, *optional*, defaults to 16000):
@@ -190,13 +187,10 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     max_position_embeddings: int = 1500
     classifier_proj_size: int | None = 384
     classifier_dropout: float | int = 0.1
-<<<<<<< HEAD
     frame_pooling: str = "linear_softmax"
     event_thresholds: list[float] | None = None
     event_median_frames: int = 1
-=======
     false_alarm_rate: float | None = None
->>>>>>> teach
     codebook_size: int = 1024
     sampling_rate: int = 16_000
     n_fft: int = 1024
