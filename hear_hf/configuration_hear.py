@@ -124,7 +124,6 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             For each label the probability from which on a frame is part of an event; 0.5 by default.
         event_median_frames (`int`, *optional*, defaults to 1):
             Frames of the median filter over the probabilities, in front of these thresholds; odd.
-            Dropout before the last layer of the classification head.
         false_alarm_rate (`float`, *optional*):
             Share of clips of none of the labels on which a label's score, a sigmoid, reaches 0.5: the biases hold
             thresholds that were chosen for it. `None` where none were chosen.

@@ -12,6 +12,7 @@ from .. import HEARFeatureExtractor, HEARForAudioClassification
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments, augment
 from ..data.decoding import decode_audio
+from ..data.stream_windows import place, windows
 from ..data.unusable import (
     MAX_NAMED,
     MIN_SECONDS,
@@ -21,7 +22,6 @@ from ..data.unusable import (
     refuse_too_many,
     warn_of_skipped,
 )
-from ..data.windows import place, windows
 from ..evaluation.logistic import Views
 
 BATCH_SIZE = 16
