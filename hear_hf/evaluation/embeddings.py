@@ -80,8 +80,8 @@ class EmbeddingModel(nn.Module):
             raise ValueError(f"{name_or_path} must be a HEAR, which embeds clips, found: {config.model_type}.")
         if architecture in WITHOUT_EMBEDDING:
             raise ValueError(
-                f"{name_or_path} must have a task model, which pretraining leaves out, found: {architecture}. Fine-tune "
-                "it."
+                f"{name_or_path} must have a task model, which pretraining leaves out, found: {architecture}. "
+                "Fine-tune it."
             )
         auto_class = AutoModelForAudioClassification if architecture.endswith("ForAudioClassification") else AutoModel
         model, info = auto_class.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True, **source)
