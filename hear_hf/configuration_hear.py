@@ -5,6 +5,8 @@ import inspect
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .sentence_transformers_hear import describe_embedding
+
 MEL_SAMPLING_RATE = 16_000  # Hz; the mel branch reads this rate, whatever the waveform's
 
 # A config file from elsewhere must not reserve terabytes or build layers for hours before its weights are read.
@@ -32,6 +34,7 @@ NEITHER_SIZE_NOR_SHARE = {
 }
 
 FRAME_POOLINGS = ("max", "mean", "linear_softmax")
+WITHOUT_EMBEDDING = ("HEARForPreTraining",)  # it saves no task model
 
 # Every saved folder names every class of its model type, whichever of them saved it.
 AUTO_MAP = {
@@ -216,6 +219,17 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             self.classifier_proj_size = None if size == "None" else int(size)
         if values:
             super().update_from_string(",".join(f"{name}={value}" for name, value in values.items()))
+
+    @property
+    def projection_dim(self) -> int:
+        """Width of `pooler_output`, by the name under which sentence-transformers looks for it."""
+        return 3 * self.task_hidden_size
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """Saves as Transformers does and, of a model that embeds clips, says how for sentence-transformers."""
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
+        if self.architectures and self.architectures[0] not in WITHOUT_EMBEDDING:
+            describe_embedding(save_directory)
 
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""

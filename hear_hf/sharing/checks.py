@@ -22,6 +22,7 @@ import hear_hf  # registers HEAR with the Auto classes
 
 from ..arguments import option
 from ..rates import check_rates
+from ..sentence_transformers_hear import FILES as EMBEDDING_FILES
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
 from .isolated import outputs_on_noise
@@ -125,7 +126,7 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
         return "a pickle, which can run code when it is loaded"
     if path.is_dir():
         return "a folder"
-    if path.name in (*CONFIGS, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
+    if path.name in (*CONFIGS, *EMBEDDING_FILES, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
         return None
     if path.suffix == ".py":
         return "code that the model does not use"

@@ -91,6 +91,7 @@ CODE = {
     "masking_hear.py",
     "outputs_hear.py",
     "modeling_hear.py",
+    "sentence_transformers_hear.py",
     "spectrogram_hear.py",
     "task_model_hear.py",
     "weight_files_hear.py",
