@@ -1,6 +1,6 @@
 """Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch.
 
-    python run_onnx.py model.onnx one.wav two.flac
+    python run_onnx.py onnx/model_quantized.onnx one.wav two.flac
 
 Needs `pip install onnxruntime soundfile`, and soxr for files at another rate than the model's.
 """
@@ -16,11 +16,9 @@ import numpy as np
 import onnxruntime
 import soundfile
 
-MAX_PEAK = 16
-MAX_DECODED = 2**29  # numbers in all channels
+MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
-# Bytes that may follow the audio: tags, and what pads the last frames.
-MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}
+MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
 # libsndfile's note of a declared length that is not the file's.
 WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
@@ -101,6 +99,8 @@ def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
 
 
 def main(model: str, *files: str, top_k: int = 3) -> None:
+    if not Path(model).is_file():
+        sys.exit(f"The model must be a file of export_onnx.py, such as onnx/model_quantized.onnx, found no {model}")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])

@@ -31,6 +31,8 @@ from .upload import SharingError
 
 PACKAGE = Path(hear_hf.__file__).parent
 QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
+ONNX = "onnx"  # the sub-folder that export_onnx.py makes
+GRAPHS = ("model.onnx", "model_fp16.onnx", "model_quantized.onnx")
 CONFIGS = ("config.json", "preprocessor_config.json")
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 REPORTS = ("README.md", "LICEN[CS]E*", "*.png", "*.jpg", "*.svg", "*_results.json", "per_label.txt")
@@ -74,7 +76,7 @@ class Checked:
         return self.auto_class == "AutoModelForAudioClassification"
 
 
-def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str]:
+def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool = False) -> dict[str, str]:
     """
     Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back.
 
@@ -84,6 +86,7 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
         folder (`Path`): The model's folder.
         target (`Path`): The folder to create.
         root (`Path`, *optional*): What no link may lead out of; the folder itself by default.
+        with_onnx (`bool`, *optional*, defaults to `False`): Whether the graphs of its `onnx` belong to it.
 
     Raises:
         `SharingError`: The folder is no complete model, or something in it is a link that leads elsewhere.
@@ -101,6 +104,8 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
             check_link(path, root)
             inner = stage(path, target / QUANTIZER, root)
             kept_back |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
+        elif path.name == ONNX and path.is_dir():
+            kept_back |= stage_graphs(path, target / ONNX, root) if with_onnx else {f"{ONNX}/": "give --onnx"}
         elif reason := reason_to_keep_back(path, code):
             kept_back[path.name + "/" * path.is_dir()] = reason
         else:
@@ -113,6 +118,20 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
     for path in (target / QUANTIZER).glob("*.py"):
         if not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)
+    return kept_back
+
+
+def stage_graphs(folder: Path, target: Path, root: Path) -> dict[str, str]:
+    """Copies the graphs that export_onnx.py wrote, and returns the reason for each other file."""
+    target.mkdir()
+    check_link(folder, root)
+    kept_back = {}
+    for path in sorted(folder.iterdir()):
+        if path.name in GRAPHS:
+            check_link(path, root)
+            shutil.copyfile(path, target / path.name)
+        else:
+            kept_back[f"{ONNX}/{path.name}"] = "not written by export_onnx.py"
     return kept_back
 
 
@@ -138,6 +157,8 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
 def is_stale(path: str) -> bool:
     """Whether a file of a model's repository holds weights or HEAR's code, which an upload replaces as a whole."""
     folder, _, name = path.rpartition("/")
+    if folder == ONNX:
+        return name in GRAPHS
     return folder in ("", QUANTIZER) and any(fnmatch(name, pattern) for pattern in STALE)
 
 

@@ -39,7 +39,7 @@ finetune.py --data_dir {{}} --model_name_or_path base --output_dir classifier {T
 predict.py classifier clip.wav
 stream.py classifier clip.wav --window 0.5 --hop 0.25
 export_onnx.py classifier exported
-run_onnx.py exported/model.onnx clip.wav
+run_onnx.py exported/onnx/model.onnx clip.wav
 score_onnx.py --data_dir {{}} --model_name_or_path classifier --onnx_dir exported
 push_to_hub.py classifier me/classifier --dry_run
 push_dataset.py {{}} me/clips --dry_run

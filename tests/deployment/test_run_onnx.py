@@ -41,7 +41,7 @@ def run_without_torch(*arguments) -> subprocess.CompletedProcess:
 
 @torch.no_grad()
 def test_it_names_sounds_without_pytorch(folder, model, waveforms):
-    result = run_without_torch(folder / "onnx" / "model.onnx", folder / "0.wav", folder / "1.wav")
+    result = run_without_torch(folder / "model" / "onnx" / "model.onnx", folder / "0.wav", folder / "1.wav")
     assert result.returncode == 0, result.stderr
     scores = model(waveforms[1][None]).logits.sigmoid()[0]
     expected = ", ".join(f"{model.config.id2label[int(i)]} {scores[i]:.3f}" for i in scores.argsort().flip(0)[:3])
@@ -52,7 +52,9 @@ def test_it_averages_channels(folder, tmp_path, capsys):
     clip = noise(9000).numpy()
     soundfile.write(tmp_path / "mono.wav", clip, 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "stereo.wav", np.stack([clip + 0.1, clip - 0.1], axis=1), 16_000, subtype="FLOAT")
-    run_onnx.main(str(folder / "onnx" / "model.onnx"), str(tmp_path / "mono.wav"), str(tmp_path / "stereo.wav"))
+    run_onnx.main(
+        str(folder / "model" / "onnx" / "model.onnx"), str(tmp_path / "mono.wav"), str(tmp_path / "stereo.wav")
+    )
     mono, stereo = capsys.readouterr().out.splitlines()
     assert mono.partition(": ")[2] == stereo.partition(": ")[2]
 
@@ -60,10 +62,16 @@ def test_it_averages_channels(folder, tmp_path, capsys):
 def test_it_resamples_where_it_can_and_else_says_what_to_do(folder, tmp_path, capsys):
     file = tmp_path / "rate.wav"
     soundfile.write(file, noise(22_050).numpy(), 22_050)
-    result = run_without_torch(folder / "onnx" / "model.onnx", file)
+    result = run_without_torch(folder / "model" / "onnx" / "model.onnx", file)
     assert result.returncode == 1 and "must be at 16000 Hz, found 22050 Hz" in result.stderr
-    run_onnx.main(str(folder / "onnx" / "model.onnx"), str(file))
+    run_onnx.main(str(folder / "model" / "onnx" / "model.onnx"), str(file))
     assert capsys.readouterr().out.startswith(f"{file}: ")
+
+
+def test_a_model_that_is_not_there_is_told_about(folder, tmp_path):
+    result = run_without_torch(tmp_path / "model_int8.onnx", folder / "0.wav")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "such as onnx/model_quantized.onnx, found no" in result.stderr
 
 
 def test_a_file_too_short_is_refused(folder, tmp_path):
@@ -138,7 +146,7 @@ def test_it_names_each_file_that_it_cannot_read_and_goes_on(folder, tmp_path, ca
     names = [*REFUSED, "nowhere.wav"]
     with pytest.raises(SystemExit, match=f"{len(names)} of {len(names) + 1} files"):
         run_onnx.main(
-            str(folder / "onnx" / "model.onnx"), *(str(tmp_path / name) for name in names), f"{folder}/0.wav"
+            str(folder / "model" / "onnx" / "model.onnx"), *(str(tmp_path / name) for name in names), f"{folder}/0.wav"
         )
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{folder}/0.wav: ") and len(printed.err.splitlines()) == len(names)

@@ -30,7 +30,7 @@ NUM_COMMANDS = {
     "docs/free-sounds.md": 4,
     "docs/hear-tiny.md": 7,
 }
-PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk")
+PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk", "python")
 OPTIONAL = ("onnx", "onnxruntime", "gradio")  # of extras that the oldest set does without
 
 

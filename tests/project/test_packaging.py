@@ -34,6 +34,7 @@ SUB_PACKAGES = {
 DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installed
 TFLITE = ROOT / "conversion" / "tflite_file.py"
 TFLITE_TESTS = ROOT / "tests" / "tflite_files.py"  # imported only where `tflite` is installed
+PAGE = ROOT / "examples" / "web" / "build_page.py"
 SCRIPTS = {  # by the extra that is enough to run them
     "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/**/*.py")} - {TFLITE},
     "conversion": {TFLITE},
@@ -42,6 +43,7 @@ SCRIPTS = {  # by the extra that is enough to run them
     "space": {*ROOT.glob("examples/space/**/*.py")},
     "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py"), TFLITE_TESTS},
 }
+SCRIPTS["onnx"].add(PAGE)
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
