@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import stream
 from hear_hf import HEARFeatureExtractor
-from hear_hf.data import decoding
+from hear_hf.data import containers, decoding
 from hear_hf.data.decoding import SoundfileReader, decode_audio, read_audio, read_duration
 from hear_hf.data.live import file_blocks
 from hear_hf.data.sources import AUDIO_SUFFIXES
@@ -218,6 +218,32 @@ def test_a_change_of_channels_between_the_frames_of_an_mp3_file_is_refused():
     stereo = mp3_without_its_first_frame(samples=np.stack([CLIP, CLIP], axis=1))
     with pytest.raises(ValueError, match="its rate or its number of channels changes"):
         seconds(mp3_without_its_first_frame() + stereo)
+
+
+def ogg_heads() -> bytes:
+    """The first page of a recording, and one that ends its heads: neither holds anything."""
+    return b"".join(b"OggS\0" + bytes([flags]) + bytes(21) for flags in (2, 0))
+
+
+def in_many_parts() -> dict[str, bytes]:
+    wav, mp3, count = encoded("WAV"), encoded("MP3"), containers.MAX_PARTS + 100
+    return {
+        "chunks": wav[:12] + b"junk\0\0\0\0" * count + wav[12:],
+        "chunks in place of sound": wav[:40] + bytes(4) + b"junk\0\0\0\0" * count,
+        "tags": (b"ID3\4" + bytes(6)) * count + mp3,
+        "tags between frames": mp3 + (b"ID3\4" + bytes(6)) * count,
+        "false frames": mp3 + b"\xff\xfb\x10" * count,
+        "FLAC files": b"fLaC\0\0\0\x22" * count,
+        "marks of FLAC files": b"fLaC" * count,
+        "Ogg files": ogg_heads() * count,
+    }
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", in_many_parts())
+def test_a_file_of_countless_parts_is_refused_before_they_are_all_looked_at(kind):
+    with pytest.raises(ValueError, match="has more than 10000 parts.*ffmpeg"):
+        seconds(in_many_parts()[kind])
 
 
 def test_samples_without_a_header_are_refused_with_the_command_that_converts_them(tmp_path):
