@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from hear_hf.arguments import command_parser
+from hear_hf.classifiers import loading
 from hear_hf.deployment.onnx_dtypes import calibration_files
 from hear_hf.deployment.onnx_export import (
     ExportArguments,
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
 
     clips = calibration_files(args.calibration_data) if args.calibration_data else None
-    model = load_classifier(named.model)
+    with loading(named.model):
+        model = load_classifier(named.model)
     folder = Path(named.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     copy_configuration(named.model, folder)

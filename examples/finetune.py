@@ -15,7 +15,7 @@ from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.data.preparation import prepare_clips
 from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer
 from hear_hf.training.reports import report_classifier
-from hear_hf.training.runs import last_checkpoint, start
+from hear_hf.training.runs import start
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         dataset = load_labelled_audio(data_args, training_args.seed)
     trainer = build_trainer(dataset, training_args, model_args, augmentation_args)
 
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
@@ -39,8 +39,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     if trainer.is_world_process_zero():
         report_classifier(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+    trainer.publish()
     return prediction.metrics
 
 

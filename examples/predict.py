@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from hear_hf.arguments import command_parser, option
+from hear_hf.classifiers import check_classifier, loading
 from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
 from hear_hf.data.unusable import decode_usable, describe
@@ -98,14 +99,13 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--output_file must end in .csv or .jsonl, found {args.output_file.name}")
 
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
-    classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
+    with loading(named.model):
+        classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
+        check_classifier(named.model, classifier.model)
+        check_rates(named.model, classifier.model.config, classifier.feature_extractor)
     options: dict[str, Any] = {"top_k": args.top_k}
     if classifier.model.config.problem_type == "multi_label_classification":
         options["function_to_apply"] = "sigmoid"  # old releases of Transformers take the softmax
-    try:
-        check_rates(named.model, classifier.model.config, classifier.feature_extractor)
-    except ValueError as error:
-        sys.exit(str(error))
     sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
     progress = tqdm(clips.items(), unit="file", disable=None if len(clips) > NUM_WITHOUT_PROGRESS else True)
     with written(args.output_file) if args.output_file else shown(list(clips), args.top_k) as report:

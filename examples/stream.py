@@ -5,8 +5,8 @@
     ffmpeg -i video.mp4 -f s16le -ac 1 -ar 16000 - | python examples/stream.py runs/digits -
 
 Prints a line whenever the most likely label of the last seconds changes, and at the end the label of the whole: of a
-file that breaks in the middle, of what was heard until there. Ctrl-C ends it early. The microphone needs
-`pip install sounddevice`.
+file that breaks in the middle, of what was heard until there. A model that was taught beside unknown sounds names all
+labels that reach its thresholds, or none. Ctrl-C ends it early. The microphone needs `pip install sounddevice`.
 """
 
 import json
@@ -14,12 +14,14 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import AutoModelForAudioClassification
 
 from hear_hf import HEARStream, HEARStreamResult
 from hear_hf.arguments import command_parser, option
+from hear_hf.classifiers import check_classifier, loading
 from hear_hf.data.live import live_blocks
 
 
@@ -37,39 +39,58 @@ class StreamingArguments:
     trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
 
-def describe(result: HEARStreamResult, labels: dict[int, str]) -> dict:
+def describe(result: HEARStreamResult, config: Any) -> dict:
+    """The likeliest label; where thresholds were chosen, which lie at 0.5, also all labels that reach theirs."""
     best = int(result.scores.argmax())
-    return {"start": result.start, "end": result.end, "label": labels[best], "score": result.scores[best].item()}
+    found = {
+        "start": result.start,
+        "end": result.end,
+        "label": config.id2label[best],
+        "score": result.scores[best].item(),
+    }
+    if getattr(config, "false_alarm_rate", None) is not None:
+        heard = [index for index in result.scores.argsort(descending=True).tolist() if result.scores[index] >= 0.5]
+        found["heard"] = {config.id2label[index]: result.scores[index].item() for index in heard}
+    return found
 
 
-def print_windows(stream: HEARStream, blocks: Iterable[np.ndarray], labels: dict[int, str], as_json: bool) -> None:
-    shown = None
+def shown(found: dict) -> dict[str, float]:
+    """The labels to show, with their scores."""
+    return found.get("heard", {found["label"]: found["score"]})
+
+
+def written(found: dict) -> str:
+    return ", ".join(f"{label} {score:.1%}" for label, score in shown(found).items()) or "none of the labels"
+
+
+def print_windows(stream: HEARStream, blocks: Iterable[np.ndarray], as_json: bool) -> None:
+    before = None
     for block in blocks:
         for result in stream.push(block):
-            found = describe(result, labels)
+            found = describe(result, stream.model.config)
             if as_json:
                 print(json.dumps(found), flush=True)
-            elif found["label"] != shown:
-                print(f"{found['end']:7.1f} s: {found['label']} {found['score']:.1%}", flush=True)
-            shown = found["label"]
+            elif set(shown(found)) != before:
+                print(f"{found['end']:7.1f} s: {written(found)}", flush=True)
+            before = set(shown(found))
 
 
-def listen(stream: HEARStream, source: str | None, labels: dict[int, str], as_json: bool) -> list[str]:
+def listen(stream: HEARStream, source: str | None, as_json: bool) -> list[str]:
     """Prints what is heard until the source ends or breaks, and returns what went wrong."""
     errors = []
     stream.reset()
     try:
         with suppress(KeyboardInterrupt):  # the end of a microphone
-            print_windows(stream, live_blocks(source, stream.sampling_rate), labels, as_json)
+            print_windows(stream, live_blocks(source, stream.sampling_rate), as_json)
     except (ImportError, OSError, TypeError, ValueError) as error:
         errors.append(str(error))
         if stream.seconds == 0:
             return errors
     try:
-        whole = describe(stream.finish(), labels)
+        whole = describe(stream.finish(), stream.model.config)
     except ValueError as error:
         return errors or [f"{source}: {error}"]
-    print(json.dumps(whole) if as_json else f"{whole['end']:7.1f} s in all: {whole['label']} {whole['score']:.1%}")
+    print(json.dumps(whole) if as_json else f"{whole['end']:7.1f} s in all: {written(whole)}")
     return errors
 
 
@@ -83,8 +104,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.microphone == bool(named.sources):
         parser.error("give either an audio file, or - for standard input, or --microphone")
 
-    model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
-    labels = model.config.id2label
+    with loading(named.model):
+        model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
+        check_classifier(named.model, model)
     try:
         stream = HEARStream(model, getattr(model.config, "sampling_rate", 0), args.window, args.hop)
     except (TypeError, ValueError) as error:
@@ -93,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     for source in named.sources or [None]:
         if len(named.sources) > 1:
             print(json.dumps({"file": source}) if args.json else f"{source}:", flush=True)
-        errors += listen(stream, source, labels, args.json)
+        errors += listen(stream, source, args.json)
     if errors:
         sys.exit("\n".join(errors))
 

@@ -5,8 +5,9 @@ They are skipped and counted, the first few are named with the reason, and too l
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -46,19 +47,29 @@ def read_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None
     Raises:
         `UnusableClip`: It cannot be decoded or is too short.
     """
-    try:
+    with errors_of_one_clip():
         if sampling_rate is None:
             samples, sampling_rate = read_audio(audio)
         else:
             samples = decode_audio(audio, sampling_rate)
+    check_length(len(samples) / sampling_rate, min_seconds)
+    return samples, sampling_rate
+
+
+@contextmanager
+def errors_of_one_clip() -> Iterator[None]:
+    """Raises `UnusableClip` for whatever a decoder raises on a broken file: it must not end the run."""
+    try:
+        yield
     except UnicodeEncodeError as error:
         raise UnusableClip(f"its name must be UTF-8, found another encoding: rename it with {RENAMING}") from error
-    except Exception as error:  # whatever a decoder raises on a broken file: it must not end the run
+    except Exception as error:
         raise UnusableClip(str(error)) from error
-    seconds = len(samples) / sampling_rate
+
+
+def check_length(seconds: float, min_seconds: float) -> None:
     if seconds < min_seconds:
         raise UnusableClip(f"it lasts {1000 * seconds:.1f} ms, less than {1000 * min_seconds:.1f} ms")
-    return samples, sampling_rate
 
 
 def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = None) -> np.ndarray:

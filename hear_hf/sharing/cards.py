@@ -71,6 +71,53 @@ class TeacherFacts:
 
 
 @dataclass
+class TaughtLabel:
+    """
+    What the card of a taught model says of a label.
+
+    Args:
+        name (`str`): The label.
+        num_clips (`int`): Clips that it was learned from.
+        heard (`float`, *optional*): Share of them that it is given where they are held out; `None` where none is.
+    """
+
+    name: str
+    num_clips: int
+    heard: float | None
+
+
+@dataclass
+class TeachingFacts:
+    """
+    What the card of a model says of a linear head that was taught to it.
+
+    Args:
+        labels (`list[TaughtLabel]`): The labels.
+        num_views (`int`): How often each clip was read.
+        strength (`float`): LogisticRegression's C.
+        num_folds (`int`): Of the cross-validation; 0 without any.
+        spread (`dict[str, float]`): Standard deviation of each score over the folds.
+        num_kept (`int`): Labels that the model had before and keeps.
+        num_unknown (`int`): Windows of sounds of none of the labels.
+        window_seconds (`float`): Their length.
+        false_alarm_rate (`float`, *optional*): What the thresholds were chosen for.
+        measured_rate (`float`, *optional*): Share of unknown windows in which a label is heard by thresholds that
+            were chosen on others.
+    """
+
+    labels: list[TaughtLabel]
+    num_views: int
+    strength: float
+    num_folds: int
+    spread: dict[str, float]
+    num_kept: int = 0
+    num_unknown: int = 0
+    window_seconds: float = 0.0
+    false_alarm_rate: float | None = None
+    measured_rate: float | None = None
+
+
+@dataclass
 class CardFacts:
     """
     What the card of a model says.
@@ -89,6 +136,7 @@ class CardFacts:
         run (`TrainingRun`, *optional*): The run that trained it, where it is known.
         teachers (`list[TeacherFacts]`, *optional*): What it was distilled from, the teacher of its labels first.
         has_labels (`bool`, *optional*, defaults to `True`): Whether its head was trained.
+        teaching (`TeachingFacts`, *optional*): How its labels were taught, where they were.
     """
 
     model: PreTrainedModel
@@ -104,6 +152,7 @@ class CardFacts:
     run: TrainingRun | None = None
     teachers: list[TeacherFacts] = field(default_factory=list)
     has_labels: bool = True
+    teaching: TeachingFacts | None = None
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -166,7 +215,8 @@ def classifier_card(facts: CardFacts) -> ModelCard:
         model_name=facts.title,
         eval_results=results,
     )
-    return ModelCard(render("classifier_card.md", metadata, card=facts))
+    template = "classifier_card.md" if facts.teaching is None else "taught_card.md"
+    return ModelCard(render(template, metadata, card=facts))
 
 
 def pretraining_card(facts: CardFacts) -> ModelCard:

@@ -21,6 +21,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 import hear_hf  # registers HEAR with the Auto classes
 
 from ..arguments import option
+from ..rates import check_rates
+from ..sentence_transformers_hear import FILES as EMBEDDING_FILES
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
 from .isolated import outputs_on_noise
@@ -143,7 +145,7 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
         return "a pickle, which can run code when it is loaded"
     if path.is_dir():
         return "a folder"
-    if path.name in (*CONFIGS, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
+    if path.name in (*CONFIGS, *EMBEDDING_FILES, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
         return None
     if path.suffix == ".py":
         return "code that the model does not use"
@@ -278,7 +280,7 @@ def check_model(folder: Path, subfolder: str) -> Checked:
             place, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
         )
         check_weights(model, report)
-        check_rate(config, feature_extractor)
+        check_rates("the model", config, feature_extractor)
         outputs = outputs_on_noise(model, feature_extractor)
     except SharingError:
         raise
@@ -316,15 +318,6 @@ def check_weights(model: PreTrainedModel, report: dict) -> None:
     bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if bad:
         raise SharingError(f"Weights must be finite, found NaN or infinity in: {bad[:5]}. Take an earlier checkpoint.")
-
-
-def check_rate(config, feature_extractor) -> None:
-    rate = getattr(config, "sampling_rate", feature_extractor.sampling_rate)
-    if rate != feature_extractor.sampling_rate:
-        raise SharingError(
-            f"The feature extractor must take the model's rate, {rate} Hz, found: {feature_extractor.sampling_rate}. "
-            "Save the one that the model was trained with."
-        )
 
 
 def check_labels(folder: Path, num_logits: int) -> None:

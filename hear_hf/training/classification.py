@@ -25,7 +25,7 @@ from transformers import (
     set_seed,
 )
 
-from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification, HEARForAudioFrameClassification
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments
 from ..data.decoded_cache import DecodedCache
@@ -152,6 +152,7 @@ def load_config(args: ModelArguments, label_names: list[str], multi_label: bool)
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: i for i, name in enumerate(label_names)},
         "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
+        "false_alarm_rate": None,  # that of a taught checkpoint is not the new head's
     }
     if args.model_name_or_path is None:
         config = HEARConfig(**settings)
@@ -164,7 +165,7 @@ def load_config(args: ModelArguments, label_names: list[str], multi_label: bool)
     return config
 
 
-def freeze(model: HEARForAudioClassification, part: str) -> None:
+def freeze(model: HEARForAudioClassification | HEARForAudioFrameClassification, part: str) -> None:
     """Keeps a part of the model from training, as `ModelArguments.freeze` names it."""
     base_model: Any = model.base_model
     if part == "feature_encoder":

@@ -110,6 +110,17 @@ def test_a_clip_that_pytorch_refuses_as_too_short_is_refused_by_a_file_too(folde
         session.run(None, model_inputs(clip.numpy()))
 
 
+@torch.no_grad()
+def test_a_file_takes_a_hole_in_a_mask_as_silence_as_pytorch_does(folder, model):
+    waveform, mask = noise(9_000)[None].repeat(2, 1), torch.ones(2, 9_000, dtype=torch.long)
+    mask[0, 1000:1500] = mask[1, 8_000:] = mask[1, :300] = mask[1, 5_000] = 0
+    expected = model(waveform, mask).logits
+    waveform[mask == 0] = torch.nan
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+    (logits,) = session.run(None, {"input_values": waveform.numpy(), "attention_mask": mask.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
 def test_the_command_reports_each_file_and_sets_the_threads(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export_onnx, "to_onnx", lambda model: graph_of(folder, "float32"))
     export_onnx.main([str(folder / "model"), str(tmp_path), "--dtype", "float16", "int8", "--threads", "3"])

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 MAKEFILE = ROOT / "Makefile"
 SOUNDS = ROOT / "examples" / "sounds"
 FILES = {"README.md", "LICENCES.md", "config.json", "preprocessor_config.json", "model.safetensors"}
+FILES |= {"modules.json", "sentence_bert_config.json"}
 MAX_SIZE = 4_000_000  # bytes of the weights
 NUM_LABELS = 527
 RATE = 16_000

@@ -137,7 +137,9 @@ def _id3_bytes(head: bytes) -> int:
 
 
 def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]:
-    """What to write over the head of a WAV file whose recorder never wrote its length, and the declared seconds."""
+    """What to write over the head of a WAV file whose recorder never wrote its length; and the seconds of one that
+    holds more than it declares.
+    """
     file.seek(0)
     order = ">" if file.read(4) == b"RIFX" else "<"
     bytes_per_second, data_size_64 = 0, None
@@ -153,10 +155,9 @@ def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]
                 return {4: longest, place - 4: longest}, None
             if data_size_64 == 0 and length == 2**32 - 1:
                 return {20: struct.pack("<Q", size - 8), 28: struct.pack("<Q", rest)}, None
-            is_short = rest < length < 2**31 - 2**16  # pipes and recorders write more for "unknown"
             is_long = length < rest and not _are_chunks(file, place + length + length % 2, size, order)
-            if bytes_per_second and (is_short or is_long):
-                return {}, max(length, rest) / bytes_per_second
+            if bytes_per_second and is_long:
+                return {}, rest / bytes_per_second
             break
     return {}, None
 

@@ -1,0 +1,231 @@
+"""Embeddings of clips, or of windows of them, in parquet tables that say which checkpoint made them.
+
+A folder of tables is what `search.py` calls an index. What was interrupted goes on after the last complete table.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from ..data.clips import MIN_CLIPS_READ
+from ..data.decoded_cache import digest
+from ..data.unusable import refuse_too_many, warn_of_skipped
+from ..data.workers import map_in_order
+from .clip_embedder import ClipEmbedder, EmbeddingArguments
+
+METADATA = "embeddings"  # the key of what made a table
+UNUSABLE = "unusable"  # the key of the clips that could not be read
+CLIPS = "clips"  # the key of a digest of the clips of a table
+TABLE_NAME = re.compile(r"embeddings-(\d{5,})-of-(\d{5,})\.parquet")
+ROWS_AT_ONCE = 4096  # in memory and in a row group
+
+
+class EmbeddingTable:
+    """
+    Writes a table of embeddings some thousand rows at a time. A context manager: the file takes its name when the
+    context is left without an error; before, it has the suffix `.partial`.
+
+    Args:
+        path (`Path`): The file to write.
+        schema (`pa.Schema`): Its columns, and in the metadata what made it.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self.path, self.partial, self.schema = path, path.with_suffix(".partial"), schema
+        self.unusable: list[str] = []
+        self.waiting: list[pa.Table] = []
+
+    def __enter__(self) -> "EmbeddingTable":
+        self.writer = pq.ParquetWriter(self.partial, self.schema)
+        return self
+
+    def add(self, rows: pa.Table) -> list[str]:
+        """Adds what a `ClipEmbedder` made, and returns the errors among it."""
+        errors = [error for error in rows.column("error").to_pylist() if error]
+        self.unusable += errors
+        self.waiting.append(rows.filter(rows.column("error").is_null()).select(self.schema.names).cast(self.schema))
+        if sum(map(len, self.waiting)) >= ROWS_AT_ONCE:
+            self._flush()
+        return errors
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        if error_type is None:
+            self._flush()
+            self.writer.add_key_value_metadata({UNUSABLE: json.dumps(self.unusable)})
+        self.writer.close()
+        if error_type is None:
+            os.replace(self.partial, self.path)
+        else:
+            self.partial.unlink()
+
+    def _flush(self) -> None:
+        if self.waiting:
+            self.writer.write_table(pa.concat_tables(self.waiting))
+            self.waiting = []
+
+
+def embed(clips: Dataset, args: EmbeddingArguments, max_unusable_share: float) -> list[Path]:
+    """
+    Writes the tables that are not there yet.
+
+    Args:
+        clips (`Dataset`): With the column `audio`, undecoded.
+        args (`EmbeddingArguments`): The model, what it reads, and where the tables go.
+        max_unusable_share (`float`): The share of the clips that may be unusable; these are counted and named.
+
+    Returns:
+        `list[Path]`: All tables, in the clips' order.
+
+    Raises:
+        `ValueError`: Tables of another checkpoint or of other clips are in the way, another run is at work there, or
+            too many clips are unusable.
+    """
+    folder, embedder = Path(args.output_dir), ClipEmbedder(args)
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(clips), args.clips_per_file)
+    paths = [folder / f"embeddings-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
+    others = sorted(path.name for path in folder.glob("*.parquet") if path not in paths)
+    if others:
+        raise ValueError(f"{folder} must hold tables of this run alone, found {others[0]}. Give another --output_dir.")
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            _write_missing(clips, embedder, paths, max_unusable_share)
+    except Timeout as error:
+        raise ValueError(f"{folder} must be of one run, found another at work. Wait for its end.") from error
+    return paths
+
+
+def _write_missing(clips: Dataset, embedder: ClipEmbedder, paths: list[Path], max_unusable_share: float) -> None:
+    args, metadata = embedder.args, embedder.metadata() | {"num_clips": len(clips)}
+    tables: dict[Path, tuple[range, pa.Schema]] = {}
+    num_read = num_unusable = 0
+    for start, path in zip(range(0, len(clips), args.clips_per_file), paths, strict=True):
+        place = range(start, min(start + args.clips_per_file, len(clips)))
+        stated = {METADATA: json.dumps(metadata), CLIPS: _digest(clips.select(place))}
+        if _is_written(path, stated):
+            num_read, num_unusable = num_read + len(place), num_unusable + len(unusable_in(path))
+        else:
+            tables[path] = place, embedder.schema().with_metadata(stated)
+    results = _results(_inputs(clips, [place for place, _ in tables.values()], args.batch_size), embedder)
+    with tqdm(total=len(clips), initial=num_read, desc="Embedding", unit="clip") as progress:
+        for path, (place, schema) in tables.items():
+            with EmbeddingTable(path, schema) as table:
+                num_done = 0
+                while num_done < len(place):
+                    rows = next(results)
+                    errors = table.add(rows)
+                    done = rows.column("clip")[-1].as_py() + 1 - place.start
+                    progress.update(done - num_done)
+                    num_read, num_done = num_read + done - num_done, done
+                    for error in errors:
+                        num_unusable += 1
+                        warn_of_skipped(error, num_unusable)
+                    min_read = min(len(clips), MIN_CLIPS_READ)
+                    refuse_too_many(num_unusable, num_read, max_unusable_share, table.unusable, min_read)
+
+
+def _inputs(clips: Dataset, places: list[range], size: int) -> Iterator[pa.Table]:
+    """Yields clips, some at a time, with their positions."""
+    for place in places:
+        for start in range(place.start, place.stop, size):
+            stop = min(start + size, place.stop)
+            table = clips.select_columns("audio").with_format("arrow")[start:stop]
+            yield pa.table({"audio": table.column("audio"), "clip": pa.array(range(start, stop), pa.int64())})
+
+
+def _results(tables: Iterator[pa.Table], embedder: ClipEmbedder) -> Iterator[pa.Table]:
+    """Yields the rows of each table of clips, in their order."""
+    args = embedder.args
+    if args.ray_workers is None:
+        return map_in_order(embedder, tables, args.num_proc, start_method="spawn")
+    try:
+        import ray.data
+    except ImportError as error:
+        raise ImportError('`ray_workers` needs Ray, not installed here: pip install "hear_hf[ray]"') from error
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    workers = ray.data.ActorPoolStrategy(size=args.ray_workers)
+    whole_blocks: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    found = ray.data.from_arrow(list(tables)).map_batches(
+        ClipEmbedder, fn_constructor_args=(args,), compute=workers, **whole_blocks
+    )
+    return iter(found.iter_batches(**whole_blocks))
+
+
+def _digest(clips: Dataset) -> str:
+    found = hashlib.sha256()
+    for audio in clips["audio"]:
+        found.update(digest(audio or {}))
+    return found.hexdigest()
+
+
+def _is_written(path: Path, stated: dict[str, str]) -> bool:
+    """Says whether a table is there; one of another checkpoint, or of other clips, is refused."""
+    if not path.exists():
+        return False
+    found = {key: value for key, value in read_metadata(path).items() if key in stated}
+    if found != stated:
+        checkpoint_of({path: found.get(METADATA, "{}"), "this run": stated[METADATA]})
+        raise ValueError(
+            f"{path} must hold the same clips as before, found that some changed since. Give another --output_dir."
+        )
+    return True
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Reads what a parquet file says of itself, in text."""
+    metadata = pq.read_metadata(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"}
+
+
+def checkpoint_of(made: dict[Any, Any], keys: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """
+    What made several tables, or tables and an embedder: it must be the same for all.
+
+    Args:
+        made (`dict`): The metadata of each, as a dictionary or in JSON, by what to call it.
+        keys (`tuple[str, ...]`, *optional*): What must be the same; everything by default.
+
+    Raises:
+        `ValueError`: They differ; the message names both checkpoints with their revisions.
+    """
+    stated = {name: json.loads(one) if isinstance(one, str) else one for name, one in made.items()}
+    first, expected = next(iter(stated.items()))
+    for name, found in stated.items():
+        if any(found.get(key) != expected.get(key) for key in keys or (*expected, *found)):
+            raise ValueError(
+                f"Embeddings must be of one checkpoint, read in one way, found in {first}: {_shown(expected)}, and in "
+                f"{name}: {_shown(found)}. Give the checkpoint that made the tables, or make them anew."
+            )
+    return expected
+
+
+def _shown(made: dict[str, Any]) -> str:
+    revision = made.get("revision") or "a local folder"
+    window = made.get("window_seconds")
+    read = "whole clips" if window is None else f"windows of {window:g} s every {made['hop_seconds']:g} s"
+    return f"{made.get('model')} (revision: {revision}, weights: {made.get('weights')}, {read})"
+
+
+def unusable_in(path: Path) -> list[str]:
+    """The clips that have no row in a table as they could not be read, with the reason."""
+    return json.loads(read_metadata(path).get(UNUSABLE, "[]"))
+
+
+def summary(paths: list[Path]) -> str:
+    """Counts the rows of tables, and the clips that have none as they could not be read."""
+    num_rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    num_unusable = sum(len(unusable_in(path)) for path in paths)
+    skipped = (
+        f" {num_unusable} clips could not be read; the tables' metadata name all of them." if num_unusable else ""
+    )
+    return f"{num_rows} embeddings are in {paths[0].parent}.{skipped}"
