@@ -15,12 +15,13 @@ const [inputs, recordButton, file, examples, status, problem, player, table, mod
     document.getElementById(id),
   );
 export let classifier = null;
-let current = null; // the clip on show: an older one stops being heard
+let turn = 0; // counts what was asked for: what is older stops being heard
 let stopRecording = null;
 
 /** Keeps the page's files in the browser, so that it opens without a network from now on. */
 async function keepOffline() {
-  const { active, installing } = await navigator.serviceWorker.register("service_worker.js");
+  const settings = { updateViaCache: "none" };
+  const { active, installing } = await navigator.serviceWorker.register("service_worker.js", settings);
   if (active || !installing) return;
   await new Promise((resolve) => {
     installing.onstatechange = () => ["activated", "redundant"].includes(installing.state) && resolve();
@@ -39,55 +40,56 @@ async function load() {
 }
 
 function exampleButton(path) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = path.replace(/.*\/|\.\w+$/g, "").replaceAll("_", " ");
-  button.onclick = () => show(async () => play(await (await fetch(path)).blob()));
+  const name = path.replace(/.*\/|\.\w+$/g, "").replaceAll("_", " ");
+  const button = element("button", { type: "button", textContent: name });
+  button.onclick = () => show(async (isCurrent) => play(await (await fetch(path)).blob(), isCurrent));
   return button;
 }
 
-/** Runs what shows a clip; what goes wrong is said on the page. */
+/** Runs what shows a clip, which may ask whether it is still the latest; what goes wrong is said on the page. */
 async function show(action) {
+  const mine = ++turn;
+  const isCurrent = () => mine === turn;
   stopRecording?.();
-  current = null;
   problem.textContent = "";
   player.hidden = table.hidden = true;
   player.pause();
   try {
-    await action();
+    await action(isCurrent);
   } catch (error) {
+    if (!isCurrent()) return;
     status.textContent = "";
     table.hidden = true;
     problem.textContent = error.message;
   }
 }
 
-async function play(blob) {
+async function play(blob, isCurrent) {
   status.textContent = "Reading …";
   const clip = await decode(await blob.arrayBuffer(), classifier.about.sampling_rate, MAX_SECONDS);
+  if (!isCurrent()) return;
   URL.revokeObjectURL(player.src);
   player.src = URL.createObjectURL(blob);
   player.hidden = false;
-  await hear(clip);
+  await hear(clip, isCurrent);
 }
 
-async function recordClip() {
+async function recordClip(isCurrent) {
   const clip = new Clip(classifier.about.sampling_rate, MAX_SECONDS);
   const stop = await record(clip);
+  if (!isCurrent()) return stop();
   recordButton.textContent = "Stop";
   stopRecording = () => {
     stop();
     recordButton.textContent = "Record";
     stopRecording = null;
   };
-  await hear(clip);
-  if (current === clip) stopRecording?.(); // the clip is full
+  clip.holds(Infinity).then(() => isCurrent() && stopRecording?.()); // it may be full
+  await hear(clip, isCurrent);
 }
 
 /** Classifies windows of a clip as it grows, and at its end the whole of it. */
-async function hear(clip) {
-  current = clip;
-  const started = performance.now();
+async function hear(clip, isCurrent) {
   const length = WINDOW_SECONDS * clip.rate;
   const hop = length / HOPS_PER_WINDOW;
   const windows = [];
@@ -96,14 +98,14 @@ async function hear(clip) {
     await clip.holds(start + length);
     if (start && start + length - hop >= clip.length) break;
     windows.push(await audibleScores(clip.slice(start, start + length)));
-    if (current !== clip) return;
+    if (!isCurrent()) return;
     draw(clip, windows, windows.at(-1), "Now");
   }
   if (clip.seconds < MIN_SECONDS) {
     throw new Error(`A clip must last at least ${MIN_SECONDS} s, found ${clip.seconds.toFixed(3)} s.`);
   }
   const whole = await audibleScores(clip.slice(0, clip.length));
-  if (current !== clip) return;
+  if (!isCurrent()) return;
   if (!whole.some((score) => score > 0)) throw new Error("A clip must hold sound, found silence.");
   draw(clip, windows, whole, "Whole clip");
   const best = ranked(whole).slice(0, 3);
@@ -171,11 +173,13 @@ function part(style) {
 }
 
 recordButton.onclick = () => (stopRecording ? stopRecording() : show(recordClip));
-file.onchange = () => file.files.length && show(() => play(file.files[0]));
+file.onchange = () => file.files.length && show((isCurrent) => play(file.files[0], isCurrent));
 document.ondragover = (event) => event.preventDefault();
 document.ondrop = (event) => {
   event.preventDefault();
-  if (classifier && event.dataTransfer.files.length) show(() => play(event.dataTransfer.files[0]));
+  if (classifier && event.dataTransfer.files.length) {
+    show((isCurrent) => play(event.dataTransfer.files[0], isCurrent));
+  }
 };
 
 load().catch((error) => {

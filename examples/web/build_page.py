@@ -65,7 +65,8 @@ def add_runtime(page: Path, scratch: Path) -> None:
         shutil.copy(HERE / name, scratch)
     if not (npm := shutil.which("npm")):
         raise SystemExit("npm must fetch the page's runtime, found none: install Node.js, https://nodejs.org")
-    subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=scratch, check=True)
+    if subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=scratch).returncode:
+        raise SystemExit("npm must fetch the page's runtime, found that it failed: its message is above.")
     shutil.copy(scratch / RUNTIME / "ort.wasm.bundle.min.mjs", page / "runtime.mjs")
     compress(scratch / RUNTIME / "ort-wasm-simd-threaded.wasm", page / "runtime.wasm.gzip")
 

@@ -2,7 +2,8 @@
 importScripts("files.js"); // VERSION and FILES, which build_page.py writes
 
 self.addEventListener("install", (event) => {
-  event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(FILES)));
+  const files = FILES.map((name) => new Request(name, { cache: "no-cache" })); // all of one version
+  event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(files)));
 });
 
 self.addEventListener("activate", (event) => {

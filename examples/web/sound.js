@@ -1,4 +1,5 @@
 // Sounds as samples at the model's rate: of a file, or of the microphone as it hears them.
+import { Decimator, FACTOR } from "./resampling.js";
 
 const REFUSALS = {
   NotAllowedError: "The microphone must be allowed, found that it is not: allow it for this page, or choose a file.",
@@ -56,11 +57,19 @@ export class Clip {
   }
 }
 
-/** Decodes a file to a clip: the browser resamples it, and its channels are averaged. */
+/** The rate that the head of a wav file states: browsers do not say at which rate a file is. */
+function wavRate(bytes) {
+  const head = new DataView(bytes);
+  const isWav = bytes.byteLength > 28 && head.getUint32(0) === 0x52494646; // "RIFF"
+  return isWav ? head.getUint32(24, true) : null;
+}
+
+/** Decodes a file to a clip; its channels are averaged. */
 export async function decode(bytes, rate, maxSeconds) {
+  const isAtRate = wavRate(bytes) === rate;
   let audio;
   try {
-    audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
+    audio = await new OfflineAudioContext(1, 1, isAtRate ? rate : FACTOR * rate).decodeAudioData(bytes);
   } catch {
     throw new Error("The file must be audio that this browser reads, found other content: convert it to wav or mp3.");
   }
@@ -72,7 +81,8 @@ export async function decode(bytes, rate, maxSeconds) {
     audio.getChannelData(channel).forEach((value, i) => (samples[i] += value / audio.numberOfChannels));
   }
   const clip = new Clip(rate, audio.duration);
-  clip.push(samples);
+  const decimator = new Decimator();
+  for (const part of isAtRate ? [samples] : [decimator.push(samples), decimator.end()]) clip.push(part);
   clip.end();
   return clip;
 }
@@ -89,12 +99,13 @@ export async function record(clip) {
   try {
     const asHeard = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     stream = await navigator.mediaDevices.getUserMedia({ audio: asHeard });
-    context = new AudioContext({ sampleRate: clip.rate });
+    context = new AudioContext({ sampleRate: FACTOR * clip.rate });
     await context.audioWorklet.addModule("recorder.js");
     const mono = { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" };
     const recorder = new AudioWorkletNode(context, "recorder", mono);
+    const decimator = new Decimator();
     recorder.port.onmessage = ({ data }) => {
-      clip.push(data);
+      clip.push(decimator.push(data));
       if (clip.isFull) stop();
     };
     context.createMediaStreamSource(stream).connect(recorder);
