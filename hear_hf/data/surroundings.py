@@ -1,19 +1,10 @@
-"""Windows of one length, as a stream is heard: cut from recordings, or a clip at a random place in another sound."""
-
-from collections.abc import Iterator
+"""Clips within other sounds, as a stream has them."""
 
 import numpy as np
 
 from .augmentation import uniform
 
 SILENCE = 1e-5  # the level, as a root mean square, below which a sound is not amplified to another's
-
-
-def windows(waveform: np.ndarray, num_samples: int) -> Iterator[np.ndarray]:
-    """Cuts a recording into windows one after the other; what is left at its end counts if it fills half a window."""
-    yield waveform[:num_samples]
-    for start in range(num_samples, len(waveform) - num_samples // 2, num_samples):
-        yield waveform[start : start + num_samples]
 
 
 def place(waveform: np.ndarray, background: np.ndarray, num_samples: int, max_range_db: float) -> np.ndarray:
