@@ -23,7 +23,7 @@ from transformers import AutoModelForAudioClassification
 from hear_hf import HEARStream
 from hear_hf.arguments import option, parse_arguments
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
-from hear_hf.data.stream_windows import root_mean_square
+from hear_hf.data.surroundings import root_mean_square
 from hear_hf.data.unlabelled import UnlabelledAudioArguments, load_whole_source
 from hear_hf.data.unusable import UnusableClip, decode_usable
 from report import versions

@@ -178,11 +178,14 @@ def card_facts(
 
 def per_label_table(logits: np.ndarray, targets: np.ndarray, names: list[str]) -> str:
     """Precision, recall and F1 of each label, of class indices (num_clips,) or of 0 and 1 (num_clips, num_labels)."""
+    labels = range(len(names))
     if targets.ndim == 1:
         predicted = logits.argmax(-1)
-    else:
+    elif len(names) > 1:
         targets, predicted = targets > 0.5, logits > 0
-    return classification_report(targets, predicted, labels=range(len(names)), target_names=names, zero_division=0)
+    else:  # which scikit-learn would take for two classes
+        targets, predicted, labels = targets[:, 0] > 0.5, logits[:, 0] > 0, range(1, 2)
+    return classification_report(targets, predicted, labels=labels, target_names=names, zero_division=0)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from .. import HEARFeatureExtractor, HEARForAudioClassification
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments, augment
 from ..data.decoding import decode_audio
-from ..data.stream_windows import place, windows
+from ..data.surroundings import place
 from ..data.unusable import (
     MAX_NAMED,
     MIN_SECONDS,
@@ -112,37 +112,44 @@ def cut_recordings(
     clips: Dataset, sampling_rate: int, seconds: float, limit: int, max_unusable_share: float, seed: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """
-    Cuts recordings into windows, and draws at most `limit` of them, equally many of each recording.
+    Joins recordings in random order to a stream, of which it cuts at most `limit` windows.
+
+    Windows that end where a recording does, in silence, would be told from taught clips by that alone.
 
     Args:
-        clips (`Dataset`): Recordings of any lengths, with the undecoded column `audio`.
+        clips (`Dataset`): Recordings of any lengths, with the undecoded column `audio`. Of a long one so much is
+            taken that all of them get their share of the windows.
         sampling_rate (`int`): To which they are decoded, in Hz.
-        seconds (`float`): The length of a window. Shorter recordings stay as they are.
-        limit (`int`): At most this many windows.
+        seconds (`float`): The length of a window.
+        limit (`int`): At most this many windows; at least one.
         max_unusable_share (`float`): Raise an error where more of the recordings cannot be read.
         seed (`int`): Decides which windows.
 
     Returns:
-        The windows, and of each of them the number of its recording, `(num_windows,)`.
+        The windows, and of each of them the number of the recording that it begins in, `(num_windows,)`.
     """
-    rng, order = np.random.default_rng(seed), np.random.default_rng(seed).permutation(len(clips)).tolist()
+    rng, num_samples = np.random.default_rng(seed), round(seconds * sampling_rate)
+    largest = -(-limit // len(clips)) * num_samples
     cut: list[np.ndarray] = []
     numbers: list[int] = []
     unusable: list[str] = []
-    with tqdm(total=limit, desc="Cutting unknown sounds", unit="window") as progress:
-        for number in order:
-            if len(cut) >= limit:
-                break
-            audio = clips[number]["audio"]
-            try:
-                found = list(windows(decode_usable(audio, MIN_SECONDS, sampling_rate), round(seconds * sampling_rate)))
-            except UnusableClip as error:
-                unusable.append(describe(audio, f"recording {number}", error))
-                warn_of_skipped(unusable[-1], len(unusable))
-                continue
-            drawn = rng.permutation(len(found))[: min(-(-limit // len(clips)), limit - len(cut))]
-            cut += [found[index].copy() for index in drawn]  # else all of the recording would stay in memory
-            numbers += [number] * len(drawn)
-            progress.update(len(drawn))
-    refuse_too_many(len(unusable), len(set(numbers)) + len(unusable), max_unusable_share, unusable[:MAX_NAMED])
-    return cut, np.array(numbers, dtype=int)
+    rest, begun, num_read = np.zeros(0, np.float32), 0, 0
+    for number in tqdm(rng.permutation(len(clips)).tolist(), desc="Reading unknown sounds", unit="clip"):
+        audio, num_read = clips[number]["audio"], num_read + 1
+        try:
+            waveform = decode_usable(audio, MIN_SECONDS, sampling_rate)
+        except UnusableClip as error:
+            unusable.append(describe(audio, f"recording {number}", error))
+            warn_of_skipped(unusable[-1], len(unusable))
+            continue
+        start = int(rng.integers(max(len(waveform) - largest, 0) + 1))
+        begun = begun if len(rest) else number
+        rest = np.concatenate([rest, waveform[start : start + largest]])
+        while len(rest) >= num_samples and len(cut) < limit:
+            cut.append(rest[:num_samples].copy())  # else all of the recording would stay in memory
+            numbers.append(begun)
+            rest, begun = rest[num_samples:], number
+        if len(cut) == limit:
+            break
+    refuse_too_many(len(unusable), num_read, max_unusable_share, unusable[:MAX_NAMED])
+    return (cut, np.array(numbers)) if cut else ([rest], np.array([begun]))

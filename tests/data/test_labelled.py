@@ -280,6 +280,19 @@ def test_a_single_class_is_an_error(tmp_path):
         load_labelled_audio(DataArguments(data_dir=str(tmp_path)))
 
 
+def test_nothing_is_held_out_where_all_clips_are_wanted(tmp_path):
+    for label in ("dog", "cat"):
+        write_clips(tmp_path / label, 1)
+    splits = load_labelled_audio(DataArguments(data_dir=str(tmp_path)), hold_out=False)
+    assert set(splits) == {"train"} and len(splits["train"]) == 2
+
+
+def test_a_single_class_loads_where_one_is_enough(tmp_path):
+    write_clips(tmp_path / "dog", 4)
+    splits = load_labelled_audio(DataArguments(data_dir=str(tmp_path)), hold_out=False, min_classes=1)
+    assert splits["train"].features["label"].names == ["dog"]
+
+
 # Tables
 
 

@@ -128,6 +128,7 @@ def test_a_model_ten_times_the_published_size_is_not_refused():
         {"apply_spec_augment": "yes"},
         {"hidden_dropout": "0.1"},
         {"layer_norm_eps": None},
+        {"false_alarm_rate": 1.5},
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(field):

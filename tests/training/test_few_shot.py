@@ -23,11 +23,12 @@ from hear_hf.training.few_shot import (
     divide_clips,
     load_base,
     load_taught_audio,
+    load_unknown,
     teach,
     thresholds_at,
 )
 from hear_hf.training.taught_heads import with_linear_head, with_more_labels
-from hear_hf.training.views import ViewArguments
+from hear_hf.training.views import ViewArguments, cut_recordings
 from helpers import SMALL, linear_model, noise, small_model, write_tone
 
 MULTI_LABEL = "multi_label_classification"
@@ -163,6 +164,8 @@ def test_a_single_word_is_taught_against_unknown_sounds(base, tones, hiss, tmp_p
     options = ("--unknown", hiss, "--window_seconds", 0.5, "--false_alarm_rate", 0.1)
     figures = run(base, tmp_path / "words", tmp_path / "run", *options)
     assert figures["labels"][0]["heard"] > 0.6 and figures["num_unknown"] == 16
+    high = (tmp_path / "run" / "per_label.txt").read_text().splitlines()[2].split()
+    assert high[0] == "high" and high[-1] == "6" and high[2] == f"{figures['labels'][0]['heard']:.2f}"
     assert set(scores_of(tmp_path / "run", tone(5000), function_to_apply="sigmoid")) == {"high"}
 
 
@@ -173,7 +176,8 @@ def test_a_score_of_a_half_is_the_threshold_of_the_false_alarm_rate(awake, hiss)
         scores = scores_of(folder, tone(frequency, 8000), function_to_apply="sigmoid")
         assert scores[label] == max(scores.values())
     assert 0 <= figures["measured_rate"] <= 0.4
-    assert "A label is heard where its score reaches 0.5" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "A label is heard where its score reaches 0.5" in card and 'function_to_apply="sigmoid"' in card
 
 
 def test_a_stream_names_what_reaches_its_threshold_or_nothing(awake, tmp_path, capsys, monkeypatch):
@@ -414,6 +418,24 @@ def test_the_loss_is_the_cross_entropy_of_torch():
 def test_a_threshold_lets_just_the_allowed_share_pass(rate):
     logits = np.random.default_rng(0).normal(size=(200, 3))
     assert ((logits >= thresholds_at(logits, rate)).sum(0) == int(200 * rate)).all()
+
+
+def recordings(tmp_path, *seconds):
+    for i, each in enumerate(seconds):
+        write_tone(tmp_path / f"{i}.wav", 100.0, each, seed=i)
+    return load_unknown(TeachingArguments(model_name_or_path="x", unknown=[str(tmp_path)]))
+
+
+def test_short_recordings_are_joined_to_windows_of_one_length(tmp_path):
+    cut, numbers = cut_recordings(recordings(tmp_path, *[0.3] * 10), 16_000, 1.0, 100, 0.0, 0)
+    assert [len(window) for window in cut] == [16_000] * 3 and len(set(numbers)) == 3
+    (short,), _ = cut_recordings(recordings(tmp_path / "few", 0.3), 16_000, 1.0, 100, 0.0, 0)
+    assert len(short) == 4800
+
+
+def test_a_long_recording_takes_no_more_than_its_share_of_the_windows(tmp_path):
+    cut, numbers = cut_recordings(recordings(tmp_path, 20.0, 1.0, 1.0, 1.0), 16_000, 0.5, 8, 0.0, 0)
+    assert len(cut) == 8 and np.bincount(numbers).tolist() == [2, 2, 2, 2]
 
 
 def test_a_linear_head_is_put_on_a_copy_of_the_model():
