@@ -45,8 +45,9 @@ SCRIPTS = {  # by the extra that is enough to run them
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, for formats that soundfile cannot read, and for the spoken digits, which say so themselves.
-OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader"}
+# For the microphone, for formats that soundfile cannot read, for the spoken digits and for a cluster, which say so
+# themselves; and for a faster search, which goes without.
+OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "ray", "faiss"}
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo"),
-    "constraints.txt": ("onnx", "space", "conversion"),
+    "constraints.txt": ("onnx", "space", "conversion", "ray"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 
