@@ -38,6 +38,8 @@ probe.py --data_dir {{}} --model_name_or_path base --output_dir probe
 finetune.py --data_dir {{}} --model_name_or_path base --output_dir classifier {TRAINING}
 teach.py --data_dir {{}} --model_name_or_path classifier --output_dir taught
 predict.py classifier clip.wav
+embed.py --data_dir {{}} --model_name_or_path classifier --output_dir index
+search.py index --like clip.wav --page hits.html
 stream.py classifier clip.wav --window 0.5 --hop 0.25
 export_onnx.py classifier exported
 run_onnx.py exported/onnx/model.onnx clip.wav

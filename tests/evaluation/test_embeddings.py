@@ -122,23 +122,80 @@ def test_x_ares_gets_what_its_checker_asks_for(folder):
     assert encoder(torch.randn(50_000)).shape == (1, 156, WIDTH)
 
 
-@pytest.mark.slow
-def test_the_checker_of_x_ares_accepts_the_encoder(folder, tmp_path):
-    """The package itself, alone in a folder: its torchaudio does not import beside a CPU build of torch."""
-    packages = tmp_path / "packages"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", packages]
-    installed = subprocess.run([*install, "xares==0.1.3", "loguru", "tqdm"], capture_output=True, text=True)
+def run_beside(packages, script, tmp_path, **variables):
+    """Runs Python where packages are installed that do not fit beside ours with all that they ask for."""
+    target = tmp_path / "packages"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, *packages]
+    installed = subprocess.run(install, capture_output=True, text=True)
     if installed.returncode:
         pytest.skip(f"the package cannot be installed here: {installed.stderr[-200:]}")
-    check = (
-        "from xares.audio_encoder_checker import check_audio_encoder; from xares.utils import attr_from_py_path; "
-        "encoder = attr_from_py_path('hear_hf/evaluation/xares.py', endswith='Encoder')(); "
-        "print(check_audio_encoder(encoder))"
+    path = os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path} | variables
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()[-1]
+
+
+X_ARES = """
+from xares.audio_encoder_checker import check_audio_encoder
+from xares.utils import attr_from_py_path
+
+print(check_audio_encoder(attr_from_py_path("hear_hf/evaluation/xares.py", endswith="Encoder")()))
+"""
+
+
+@pytest.mark.slow
+def test_the_checker_of_x_ares_accepts_the_encoder(folder, tmp_path):
+    assert run_beside(["xares==0.1.3", "loguru", "tqdm"], X_ARES, tmp_path, HEAR_MODEL=str(folder)) == "True"
+
+
+# torchaudio, which would resample, does not import beside a CPU build of torch.
+MTEB = """
+import json, os, sys, types
+
+import hear_hf
+import numpy as np
+from datasets import Dataset, DatasetDict
+from sentence_transformers import SentenceTransformer
+
+sys.modules["torchaudio"] = types.ModuleType("torchaudio")
+import mteb
+from mteb.abstasks.classification import AbsTaskClassification
+from mteb.models import SentenceTransformerEncoderWrapper
+
+def tone(frequency, i):
+    return 0.3 * np.sin(2 * np.pi * frequency * (1 + i / 100) * np.arange(8000 + 100 * i) / 16_000)
+
+class Tones(AbsTaskClassification):
+    metadata = mteb.TaskMetadata(
+        name="Tones", description="", reference=None, dataset={"path": "tones/tones", "revision": "1"},
+        type="AudioClassification", category="a2c", modalities=["audio"], eval_splits=["train"],
+        eval_langs=["zxx-Zxxx"], main_score="accuracy", date=None, domains=None, task_subtypes=None, license=None,
+        annotations_creators=None, dialect=None, sample_creation=None, bibtex_citation="",
     )
-    path = os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"HEAR_MODEL": str(folder), "PYTHONPATH": path}
-    result = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True)
-    assert result.stdout.strip().endswith("True"), result.stdout + result.stderr
+    input_column_name, label_column_name, is_cross_validation = "audio", "label", True
+
+    def load_data(self, **options):
+        pairs = [(label, i) for label in (0, 1) for i in range(20)]
+        audio = [{"array": tone((300, 3000)[label], i), "sampling_rate": 16_000} for label, i in pairs]
+        rows = Dataset.from_dict({"audio": audio, "label": [label for label, _ in pairs]})
+        self.dataset, self.data_loaded = DatasetDict({"train": rows}), True
+
+folder = os.environ["HEAR_MODEL"]
+model = SentenceTransformerEncoderWrapper(SentenceTransformer(folder, device="cpu"))
+meta = model.mteb_model_meta
+modalities = meta._detect_modalities_from_sbert_config(json.load(open(f"{folder}/sentence_bert_config.json")))
+model.mteb_model_meta = meta.model_copy(update={"modalities": modalities})  # as of a model of the Hub
+results = mteb.evaluate(model, [Tones()], encode_kwargs={"batch_size": 8}, cache=None, co2_tracker=False)
+print(results.task_results[0].get_score())
+"""
+
+
+@pytest.mark.slow
+def test_mteb_tells_low_tones_from_high_ones(folder, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    packages = ["mteb==2.26.24", "polars", "polars-runtime-32", "pytrec_eval-terrier"]
+    assert float(run_beside(packages, MTEB, tmp_path, HEAR_MODEL=str(folder))) == 1
 
 
 def test_every_saved_folder_that_embeds_clips_says_so_to_sentence_transformers(model, config, tmp_path):

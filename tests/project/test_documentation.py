@@ -29,6 +29,7 @@ NUM_COMMANDS = {
     "docs/distillation.md": 2,
     "docs/free-sounds.md": 4,
     "docs/hear-tiny.md": 7,
+    "docs/embeddings.md": 6,
 }
 PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk", "python")
 OPTIONAL = ("onnx", "onnxruntime", "gradio")  # of extras that the oldest set does without
