@@ -4,25 +4,27 @@
     python examples/stream.py runs/digits --microphone
     ffmpeg -i video.mp4 -f s16le -ac 1 -ar 16000 - | python examples/stream.py runs/digits -
 
-Prints a line whenever the most likely label of the last seconds changes, and at the end the label of the whole: of a
-file that breaks in the middle, of what was heard until there. A model that was taught beside unknown sounds names all
-labels that reach its thresholds, or none. Ctrl-C ends it early. The microphone needs `pip install sounddevice`.
+Prints a line whenever the most likely label of the last seconds changes, or with a model of frames each sound when it
+is over, and at the end the label of the whole: of a file that breaks in the middle, of what was heard until there. A
+model that was taught beside unknown sounds names all labels that reach its thresholds, or none. Ctrl-C ends it early.
+The microphone needs `pip install sounddevice`.
 """
 
 import json
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForAudioClassification
 
 from hear_hf import HEARStream, HEARStreamResult
 from hear_hf.arguments import command_parser, option
-from hear_hf.classifiers import check_classifier, loading
+from hear_hf.classifiers import check_classifier, load_any_classifier, loading
 from hear_hf.data.live import live_blocks
+from hear_hf.events import EventTracker, HEAREvent
 
 
 @dataclass
@@ -34,7 +36,8 @@ class StreamingArguments:
     hop: float = option(default=0.5, help="Seconds from one window's start to the next one's.")
     json: bool = option(
         default=False,
-        help="Print every window, and the whole, as a line of JSON. Of several files, a line names each.",
+        help="Print every window, or with a model of frames every sound, and the whole, as a line of JSON. Of several "
+        "files, a line names each.",
     )
     trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
@@ -75,21 +78,41 @@ def print_windows(stream: HEARStream, blocks: Iterable[np.ndarray], as_json: boo
             before = set(shown(found))
 
 
+def event_tracker(stream: HEARStream) -> EventTracker:
+    config = stream.model.config
+    names = [config.id2label[index] for index in range(len(config.id2label))]
+    return EventTracker(names, config.event_thresholds, config.event_median_frames)
+
+
+def print_events(events: list[HEAREvent], as_json: bool) -> None:
+    for event in events:
+        text = f"{event.start:7.2f} s to {event.end:.2f} s: {event.label} {event.score:.1%}"
+        print(json.dumps(asdict(event)) if as_json else text, flush=True)
+
+
 def listen(stream: HEARStream, source: str | None, as_json: bool) -> list[str]:
     """Prints what is heard until the source ends or breaks, and returns what went wrong."""
-    errors = []
+    errors, tracker = [], event_tracker(stream) if stream.has_frames else None
     stream.reset()
     try:
         with suppress(KeyboardInterrupt):  # the end of a microphone
-            print_windows(stream, live_blocks(source, stream.sampling_rate), as_json)
+            blocks = live_blocks(source, stream.sampling_rate)
+            if tracker is None:
+                print_windows(stream, blocks, as_json)
+            else:  # each sound when it is over
+                for result in chain.from_iterable(map(stream.push, blocks)):
+                    print_events(tracker.push(result.frame_scores.numpy()), as_json)
     except (ImportError, OSError, TypeError, ValueError) as error:
         errors.append(str(error))
         if stream.seconds == 0:
             return errors
     try:
-        whole = describe(stream.finish(), stream.model.config)
+        result = stream.finish()
     except ValueError as error:
         return errors or [f"{source}: {error}"]
+    if tracker is not None:
+        print_events(tracker.push(result.frame_scores.numpy()) + tracker.finish(), as_json)
+    whole = describe(result, stream.model.config)
     print(json.dumps(whole) if as_json else f"{whole['end']:7.1f} s in all: {written(whole)}")
     return errors
 
@@ -105,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("give either an audio file, or - for standard input, or --microphone")
 
     with loading(named.model):
-        model = AutoModelForAudioClassification.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
+        model = load_any_classifier(named.model, trust_remote_code=args.trust_remote_code)
         check_classifier(named.model, model)
     try:
         stream = HEARStream(model, getattr(model.config, "sampling_rate", 0), args.window, args.hop)

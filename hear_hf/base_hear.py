@@ -28,7 +28,7 @@ class HEARPreTrainedModel(PreTrainedModel):
     |---|---|
     | feature encoder | normal, Kaiming fan-in |
     | linear layers, relative and absolute positions | normal, `initializer_range` |
-    | biases, also the attention's | 0 |
+    | biases, also the attention's | 0; of labels of frames -4 |
     | norms | 1, 0 |
     """
 

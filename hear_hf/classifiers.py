@@ -1,10 +1,17 @@
-"""Loads audio classifiers for commands, which end with a message where there is none to load."""
+"""Loads classifiers of clips or of frames for commands, which end with a message where there is none to load."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from transformers import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, PreTrainedModel
+from transformers import (
+    MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    PreTrainedModel,
+)
 
 from .arguments import printable
 
@@ -22,6 +29,25 @@ def loading(name: str) -> Iterator[None]:
                 f"Hub. Found: {reason}"
             )
         )
+
+
+def classifies_frames(config: Any) -> bool:
+    """Whether a saved model says what is heard when, by its configuration."""
+    return any(name.endswith("ForAudioFrameClassification") for name in getattr(config, "architectures", None) or [])
+
+
+def load_any_classifier(name: str, **options: Any) -> Any:
+    """
+    Loads a classifier of clips or of frames, whichever was saved.
+
+    Args:
+        name (`str`): A folder, or a repository of the Hub.
+        **options: Those of `from_pretrained`.
+    """
+    shared = {key: value for key, value in options.items() if key in ("revision", "subfolder", "trust_remote_code")}
+    frames = classifies_frames(AutoConfig.from_pretrained(name, **shared))
+    auto_class = AutoModelForAudioFrameClassification if frames else AutoModelForAudioClassification
+    return auto_class.from_pretrained(name, **options)
 
 
 def check_classifier(name: str, model: PreTrainedModel) -> None:

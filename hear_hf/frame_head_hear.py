@@ -21,15 +21,33 @@ def pool_frame_logits(logits: torch.Tensor, frame_mask: torch.Tensor, pooling: s
         pooling (`str`): "max", "mean", or "linear_softmax": the mean in which each frame weighs as much as its own
             probability ([Wang et al., 2019](https://huggingface.co/papers/1810.09050)).
     """
+    heard, silent = pooling_terms(logits, frame_mask, pooling)
+    return heard - silent
+
+
+def pooling_terms(logits: torch.Tensor, frame_mask: torch.Tensor, pooling: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Two logarithms, (B, L) each, whose difference is the pooled logit; those of stretches join by [`join_terms`].
+
+    So pooling is exact where probabilities are near 0 or 1.
+    """
     logits, padding = at_least_float32(logits), ~frame_mask.unsqueeze(-1)
     lowest = torch.finfo(logits.dtype).min
     if pooling == "max":
-        return logits.masked_fill(padding, lowest).amax(1)
-    # The logit of a share is the difference of two logarithms of sums, which are exact where the share is near 0 or 1.
+        highest = logits.masked_fill(padding, lowest).amax(1)
+        return highest, torch.zeros_like(highest)
     heard, silent = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
     if pooling == "linear_softmax":
         heard, silent = 2 * heard, heard + silent
-    return heard.masked_fill(padding, lowest).logsumexp(1) - silent.masked_fill(padding, lowest).logsumexp(1)
+    return heard.masked_fill(padding, lowest).logsumexp(1), silent.masked_fill(padding, lowest).logsumexp(1)
+
+
+def join_terms(
+    first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor], pooling: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Joins the terms of two stretches of a clip."""
+    join = torch.maximum if pooling == "max" else torch.logaddexp
+    return join(first[0], second[0]), join(first[1], second[1])
 
 
 def binary_loss(logits: torch.Tensor, labels: torch.Tensor, num_scored: torch.Tensor | int | None = None):

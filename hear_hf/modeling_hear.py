@@ -7,6 +7,7 @@ import copy
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -28,6 +29,10 @@ from .task_model_hear import (
     pool_statistics,
 )
 from .weight_files_hear import check_weight_files  # noqa: F401  (as above)
+
+# A label is silent in most frames: a new head that began at a probability of a half would first drive all frames to
+# one state (as in arXiv:1708.02002, section 4.1).
+SILENT_LOGIT = -4.0  # a probability of 2 %
 
 
 class HEARModel(HEARAcousticEncoder):
@@ -314,6 +319,12 @@ class HEARForAudioFrameClassification(HEARPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.frame_classifier = nn.Linear(config.task_hidden_size, config.num_labels)  # type: ignore[arg-type]
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if module is self.frame_classifier:
+            init.constant_(module.bias, SILENT_LOGIT)
 
     def freeze_feature_encoder(self) -> None:
         """Freezes the convolution in front of the acoustic model."""

@@ -6,7 +6,14 @@ import numpy as np
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from transformers import EvalPrediction
 
-METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "mean_average_precision": "Mean average precision"}
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "mean_average_precision": "Mean average precision",
+    "event_f1": "Event-based F1",
+    "segment_f1": "Segment-based F1",
+    "psds": "PSDS (scenario 1)",
+}
 
 
 class _LocalMetric(evaluate.Metric):

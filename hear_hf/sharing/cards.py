@@ -245,6 +245,20 @@ def distilled_card(facts: CardFacts) -> ModelCard:
     return ModelCard(render("distilled_card.md", metadata, card=facts))
 
 
+def frames_card(facts: CardFacts) -> ModelCard:
+    """The card of a model that says what is heard when."""
+    metadata = ModelCardData(
+        license=facts.license,
+        library_name="transformers",
+        tags=["audio", "sound-event-detection", "audio-frame-classification", facts.config.model_type],
+        datasets=facts.datasets,
+        metrics=list(facts.scores),
+        base_model=None if facts.base_model_is_local else facts.base_model,
+        model_name=facts.title,
+    )
+    return ModelCard(render("frames_card.md", metadata, card=facts))
+
+
 def label_names(config: Any) -> list[str]:
     """The labels of a classifier in the order of its logits."""
     return [config.id2label[index] for index in range(config.num_labels)]

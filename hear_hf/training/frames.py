@@ -8,13 +8,15 @@ trainer.save_model()
 """
 
 import copy
+import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioFrameClassification,
@@ -34,9 +36,12 @@ from ..frame_head_hear import IGNORED_LABEL, binary_loss
 from ..frames_hear import num_encoder_frames
 from ..rates import check_rates
 from .classification import ModelArguments, freeze, load_config
+from .heads import fit_frame_head
 from .optimization import build_optimizer
 from .run_trainer import RunTrainer
 from .runs import RunArguments, SaveAtEpochEnd
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +73,12 @@ class FrameTrainingArguments(RunArguments):
     early_stopping_patience: int | None = option(
         default=None, help="Stop after this many evaluations without a better one."
     )
+    head_epochs: int = option(
+        default=0,
+        help="First train the head alone, for so many passes over what the frozen model makes of the recordings, "
+        "which it reads once; 20 suit a pretrained model.",
+    )
+    head_learning_rate: float = option(default=1e-2, help="First learning rate of the head alone.")
     crop_seconds: float | None = option(
         default=10.0, help="Train on a random part of this length of each longer recording, with the events in it."
     )
@@ -131,6 +142,13 @@ def frame_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor |
     return binary_loss(logits, labels, num_items_in_batch)
 
 
+class FrameScores(NamedTuple):
+    """The metrics of a split, and its event-based F1 by the number of the label, where it has events."""
+
+    metrics: dict[str, float]
+    event_f1_by_label: dict[int, float] | None
+
+
 class FrameTrainer(RunTrainer):
     """A Trainer whose loss is the mean over the labels of a whole step, and whose metrics are those of events."""
 
@@ -142,6 +160,32 @@ class FrameTrainer(RunTrainer):
         super().__init__(*args, **kwargs)
         self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
 
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Trains as any Trainer, but first the head alone where that is asked for; a checkpoint has such a head."""
+        if self.args.head_epochs and not resume_from_checkpoint:
+            self.train_head()
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def train_head(self) -> None:
+        """Trains the head alone, on the training recordings as they are, or on a crop of each."""
+        args = self.args
+        loader: DataLoader = DataLoader(
+            cast(Any, self.train_dataset),
+            args.train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+        )
+        loss = fit_frame_head(
+            self.model,
+            loader,
+            self.compute_loss_context_manager,
+            args.head_epochs,
+            args.head_learning_rate,
+            args.weight_decay,
+            args.seed,
+        )
+        logger.info(f"The head alone reached a training loss of {loss:.4f}.")
+
     def probabilities(self, recordings: Dataset) -> list[np.ndarray]:
         """The probabilities of each recording's frames, (num_frames, num_labels)."""
         clips = prepare_recordings(recordings, self.processing_class.sampling_rate)
@@ -150,6 +194,19 @@ class FrameTrainer(RunTrainer):
             return split_frames(self.predict(clips).predictions)
         finally:
             self.compute_metrics = compute_metrics
+
+    def score(self, recordings: Dataset) -> FrameScores:
+        """Scores recordings by their events, with the config's thresholds; those without by their labels."""
+        if "events" not in recordings.features:
+            clips = prepare_recordings(recordings, self.processing_class.sampling_rate)
+            prediction = cast(Any, self.predict(clips))
+            _, clip_logits, _ = prediction.predictions
+            return FrameScores(multi_label_metrics(EvalPrediction(clip_logits, prediction.label_ids)), None)
+        metrics, config = EventMetrics(recordings["events"][:], len(label_names(recordings))), self.model.config
+        decoding = Decoding(config.event_thresholds, config.event_median_frames) if config.event_thresholds else None
+        found = metrics(self.probabilities(recordings), decoding, per_label=True)
+        by_label = found.pop("event_f1_by_label")
+        return FrameScores(found, by_label)
 
     def choose_decoding(self) -> Decoding | None:
         """Chooses thresholds and median filter on the validation split, where it has events, and stores them."""

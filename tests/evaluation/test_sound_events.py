@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hear_hf.evaluation.sound_events import Decoding, EventMetrics
-from hear_hf.events import HEAREvent, find_events, frame_boundaries, median_filter
+from hear_hf.events import EventTracker, HEAREvent, find_events, frame_boundaries, median_filter
 
 
 def probabilities(*spans, num_frames=100, num_labels=3, low=0.1, high=0.9):
@@ -45,8 +45,27 @@ def test_a_median_filter_keeps_edges_and_ends():
     assert median_filter(rows[:0], 5).shape == (0, 3)
 
 
+@pytest.mark.parametrize("median_frames", [1, 5])
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_a_stream_of_frames_has_the_events_of_the_whole(size, median_frames):
+    rows = np.random.default_rng(0).random((200, 3)).astype(np.float32)
+    rows[50:150, 1] = 0.9
+    tracker = EventTracker("abc", [0.6, 0.5, 0.7], median_frames)
+    found = [event for first in range(0, 200, size) for event in tracker.push(rows[first : first + size])]
+    found += tracker.finish()
+    expected = find_events(rows, "abc", [0.6, 0.5, 0.7], median_frames)
+    assert sorted(found, key=lambda event: (event.start, event.label)) == expected and len(expected) > 5
+    smooth = median_filter(rows, median_frames)
+    for event in expected:
+        first, stop = (round((side + 0.005) / 0.02) for side in (event.start, event.end))
+        column = "abc".index(event.label)
+        assert event.score == smooth[first:stop, column].max()
+        assert (smooth[first:stop, column] >= tracker.thresholds[column]).all()
+    assert tracker.finish() == []  # the stream is over
+
+
 def test_another_number_of_thresholds_is_refused():
-    with pytest.raises(ValueError, match="a threshold for each label, found: 3 and 2 for 3 labels"):
+    with pytest.raises(ValueError, match="a threshold for each label, found: 2 for 3 labels"):
         find_events(probabilities(), "abc", [0.5, 0.5])
 
 
