@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import pipeline
+from transformers import AutoFeatureExtractor, pipeline
 
+from hear_hf.adapters import is_adapter, load_adapter
 from hear_hf.arguments import command_parser, option
 from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
@@ -98,7 +99,12 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--output_file must end in .csv or .jsonl, found {args.output_file.name}")
 
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
-    classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
+    source: dict[str, Any] = {"model": named.model, "trust_remote_code": args.trust_remote_code}
+    if is_adapter(named.model):
+        adapted = load_adapter(named.model, args.trust_remote_code).merge_and_unload()
+        feature_extractor = AutoFeatureExtractor.from_pretrained(named.model, trust_remote_code=args.trust_remote_code)
+        source |= {"model": adapted, "feature_extractor": feature_extractor}
+    classifier = pipeline("audio-classification", **source)
     options: dict[str, Any] = {"top_k": args.top_k}
     if classifier.model.config.problem_type == "multi_label_classification":
         options["function_to_apply"] = "sigmoid"  # old releases of Transformers take the softmax

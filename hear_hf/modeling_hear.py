@@ -110,7 +110,7 @@ class HEARPreTrainedModel(PreTrainedModel):
         """Refuses arguments that are not `forward`'s. PEFT gives some, such as `input_ids`, as `None`."""
         if names := [name for name, value in others.items() if value is not None]:
             raise TypeError(
-                f"`forward` got unexpected arguments: {', '.join(names)}. The waveform is `input_values`, and its mask "
+                f"`forward` got unexpected arguments: {', '.join(names)}. The waveform is `input_values`, its mask "
                 "`attention_mask`: give them by name."
             )
 

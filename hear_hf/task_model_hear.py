@@ -137,7 +137,7 @@ def joined_statistics(
 class HEARBatchNorm(nn.BatchNorm1d):
     """Batch norm that in training, too, may normalise by the running statistics, and leaves them as they are.
 
-    It does so where it is frozen, for an adapter does not save them, and with a batch of one clip, which has no variance.
+    It does so where it is frozen, for an adapter does not save them, and with one clip, which has no variance.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

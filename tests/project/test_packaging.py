@@ -45,8 +45,8 @@ SCRIPTS = {  # by the extra that is enough to run them
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, for formats that soundfile cannot read, and for the spoken digits, which say so themselves.
-OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader"}
+# For the microphone, formats that soundfile cannot read, the spoken digits and adapters, which say so themselves.
+OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "peft"}
 
 
 @pytest.fixture(scope="module")
