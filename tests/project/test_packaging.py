@@ -166,7 +166,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
-    "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo"),
+    "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
     "constraints.txt": ("onnx", "space", "conversion"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested

@@ -51,12 +51,19 @@ def reports():
     """Named by a test that reads the card."""
 
 
+KEEP_ALL = ["--save_total_limit", 5, "--load_best_model_at_end", "False"]
+
+
 def run(folder, tones, base, *arguments):
     given = {"output_dir": folder, "data_dir": tones, "model_name_or_path": base, "lora_r": 4,
              "num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True,
              "disable_tqdm": True}  # fmt: skip
     words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
     return finetune.main([*words, *map(str, arguments)])
+
+
+def last_checkpoint(folder):
+    return max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
 def clips():
@@ -106,33 +113,26 @@ def of_base(name):
 
 
 def test_a_resumed_run_ends_with_the_adapter_of_an_uninterrupted_one(tones, base, tmp_path):
-    options = ["--save_total_limit", 5, "--load_best_model_at_end", "False"]
-    run(tmp_path, tones, base, *options)
+    run(tmp_path, tones, base, *KEEP_ALL)
     whole = load_file(tmp_path / "adapter_model.safetensors")
-    last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    shutil.rmtree(last)
+    shutil.rmtree(last_checkpoint(tmp_path))
     (tmp_path / "adapter_model.safetensors").unlink()
-    run(tmp_path, tones, base, *options)
+    run(tmp_path, tones, base, *KEEP_ALL)
     resumed = load_file(tmp_path / "adapter_model.safetensors")
     assert whole.keys() == resumed.keys()
     assert all(torch.allclose(whole[name], resumed[name], atol=1e-6) for name in whole)
 
 
 def test_a_merged_run_leaves_a_whole_model_that_pipeline_loads(tones, base, tmp_path):
-    run(tmp_path, tones, base, "--merge_adapter", "--lora_target_modules", "q_proj", "v_proj")
+    options = ["--lora_target_modules", "q_proj", "v_proj", *KEEP_ALL]
+    run(tmp_path, tones, base, "--merge_adapter", *options)
     assert not is_adapter(tmp_path)
     model = AutoModelForAudioClassification.from_pretrained(tmp_path)
     assert sorted(model.config.label2id) == ["high", "low", "middle"]
-    adapter = load_adapter(max(tmp_path.glob("checkpoint-*")))
+    adapter = load_adapter(last_checkpoint(tmp_path))
     torch.testing.assert_close(logits(model.eval()), logits(adapter), rtol=0, atol=1e-5)
-    assert (
-        len(
-            pipeline("audio-classification", model=str(tmp_path))(
-                {"array": clips()[0].numpy(), "sampling_rate": 16_000}
-            )
-        )
-        == 3
-    )
+    classifier = pipeline("audio-classification", model=str(tmp_path))
+    assert len(classifier({"array": clips()[0].numpy(), "sampling_rate": 16_000})) == 3
 
 
 def test_the_card_shows_how_to_load_the_adapter_and_predict_does(tones, base, reports, tmp_path, capsys):
@@ -140,7 +140,8 @@ def test_the_card_shows_how_to_load_the_adapter_and_predict_does(tones, base, re
     card = (tmp_path / "README.md").read_text()
     assert "PeftModel.from_pretrained" in card and str(tmp_path) not in card
     predict.main([str(tmp_path), str(tones / "low" / "1.wav")])
-    assert all(label in capsys.readouterr().out.splitlines()[-1] for label in ("low", "middle", "high"))
+    shown = capsys.readouterr().out
+    assert all(label in shown.splitlines()[-1] for label in ("low", "middle", "high"))
 
 
 def test_random_weights_and_wrong_options_are_refused(tones, tmp_path):
