@@ -292,8 +292,8 @@ def check_base(folder: Path) -> tuple[str, str | None]:
     base = str(adapter.get("base_model_name_or_path"))
     if Path(base).exists() or not fnmatch(base, "*/*") or base.count("/") > 1:
         raise SharingError(
-            f"The base model of an adapter must be on the Hub, found: {base}. Publish that and train from its name, or "
-            "merge the adapter into it with finetune.py --merge_adapter."
+            f"The base model of an adapter must be on the Hub, found: {base}. Publish that and train from its name, "
+            "or merge the adapter into it with finetune.py --merge_adapter."
         )
     return base, adapter.get("revision")
 

@@ -46,7 +46,7 @@ def add_adapter(model: PreTrainedModel, args: AdapterArguments, base: str | None
     Args:
         model (`PreTrainedModel`): The classifier; its layers are replaced in place.
         args (`AdapterArguments`): The adapter.
-        base (`str`, *optional*): The name or folder of the classifier, which is saved with the adapter.
+        base (`str`, *optional*): The name or folder that the classifier was loaded from, which PEFT saves with the adapter.
         revision (`str`): Its branch, tag or commit; the commit is saved where it is known.
 
     Raises:
@@ -68,7 +68,6 @@ def add_adapter(model: PreTrainedModel, args: AdapterArguments, base: str | None
         lora_dropout=args.lora_dropout,
         target_modules=args.lora_target_modules or linear_layers(model),
         modules_to_save=[name for name, _ in model.named_children() if name != model.base_model_prefix],
-        base_model_name_or_path=base,
         revision=None if Path(base).is_dir() else commit or revision,
     )
     return get_peft_model(model, config)

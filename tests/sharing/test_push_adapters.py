@@ -1,7 +1,5 @@
 """`examples/push_to_hub.py` on adapters, against a Hub on the loopback interface."""
 
-import json
-
 import pytest
 import torch
 
@@ -29,12 +27,11 @@ def adapter(base, tmp_path):
     """The folder of an adapter of it, as `finetune.py --lora_r` leaves it, with labels of its own."""
     model = small_model(num_labels=3, id2label=dict(enumerate(LABELS)), label2id={n: i for i, n in enumerate(LABELS)})
     settings = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"], "init_lora_weights": False}
-    adapted = peft.get_peft_model(
-        model, peft.LoraConfig(base_model_name_or_path=base, task_type="SEQ_CLS", **settings)
-    )
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **settings))
     folder = tmp_path / "adapter"
     adapted.save_pretrained(folder)
     (folder / "README.md").unlink()  # PEFT's draft
+    edit(folder, "adapter_config.json", base_model_name_or_path=base)
     HEARConfig.from_dict(model.config.to_dict()).save_pretrained(folder)
     HEARFeatureExtractor().save_pretrained(folder)
     return folder
@@ -58,15 +55,15 @@ def test_a_base_model_in_a_folder_is_refused_with_both_remedies(adapter, tmp_pat
 
 def test_foreign_code_of_the_base_model_is_shown_and_refused(adapter, hub, capsys):
     files = hub.repositories["models", "alice/base"].main.files
-    hub.create("alice/other", files=files | {"modeling_hear.py": b"print('hello')\n"})
+    changed = files["modeling_hear.py"] + b"print('hello')\n"
+    hub.create("alice/other", files=files | {"modeling_hear.py": changed})
     edit(adapter, "adapter_config.json", base_model_name_or_path="alice/other")
     assert "other code in modeling_hear.py" in refused(adapter, "--dry_run", to="alice/adapter")
     assert "print('hello')" in capsys.readouterr().out
 
 
 def test_an_adapter_without_some_of_its_weights_is_refused(adapter):
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": ["q_proj", "k_proj"]}))
+    edit(adapter, "adapter_config.json", target_modules=["q_proj", "k_proj"])
     assert "found missing" in refused(adapter, "--dry_run", to="alice/adapter")
 
 
