@@ -23,6 +23,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioFrameClassification, pipeline
 
+from hear_hf.adapters import is_adapter, load_adapter
 from hear_hf.arguments import command_parser, option
 from hear_hf.classifiers import check_classifier, classifies_frames, loading
 from hear_hf.data.sources import find_audio, readable
@@ -130,14 +131,19 @@ def main(argv: list[str] | None = None) -> None:
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
     source = {"trust_remote_code": args.trust_remote_code}
     with loading(named.model):
-        finds_events = classifies_frames(AutoConfig.from_pretrained(named.model, **source))
+        has_adapter = is_adapter(named.model)
+        finds_events = not has_adapter and classifies_frames(AutoConfig.from_pretrained(named.model, **source))
         if finds_events:
             model, feature_extractor = (
                 auto_class.from_pretrained(named.model, **source)
                 for auto_class in (AutoModelForAudioFrameClassification, AutoFeatureExtractor)
             )
         else:
-            classifier = pipeline("audio-classification", model=named.model, **source)
+            parts: dict[str, Any] = {"model": named.model}
+            if has_adapter:
+                parts["model"] = load_adapter(named.model, args.trust_remote_code).merge_and_unload()
+                parts["feature_extractor"] = AutoFeatureExtractor.from_pretrained(named.model, **source)
+            classifier = pipeline("audio-classification", **parts, **source)
             model, feature_extractor = classifier.model, classifier.feature_extractor
         check_classifier(named.model, model)
         check_rates(named.model, model.config, feature_extractor)

@@ -61,7 +61,8 @@ def sample_inputs(config: HEARConfig) -> dict[str, torch.Tensor]:
 
 
 def trace(model: HEARForAudioClassification) -> torch.export.ExportedProgram:
-    inputs = tuple(sample_inputs(model.config).values())
+    sample = sample_inputs(model.config)
+    inputs = sample["input_values"], sample["attention_mask"].long()
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     return torch.export.export(
         LogitsOnly(model),

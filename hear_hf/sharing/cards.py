@@ -137,6 +137,7 @@ class CardFacts:
         teachers (`list[TeacherFacts]`, *optional*): What it was distilled from, the teacher of its labels first.
         has_labels (`bool`, *optional*, defaults to `True`): Whether its head was trained.
         teaching (`TeachingFacts`, *optional*): How its labels were taught, where they were.
+        is_adapter (`bool`, *optional*, defaults to `False`): Whether its folder holds an adapter of the base model.
     """
 
     model: PreTrainedModel
@@ -153,6 +154,7 @@ class CardFacts:
     teachers: list[TeacherFacts] = field(default_factory=list)
     has_labels: bool = True
     teaching: TeachingFacts | None = None
+    is_adapter: bool = False
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -181,9 +183,12 @@ class CardFacts:
     @property
     def starting_point(self) -> str:
         """What the training started from, without the folders of this machine."""
-        if self.base_model is None:
-            return "random weights"
-        return code_span(Path(self.base_model).name if self.base_model_is_local else self.base_model)
+        return "random weights" if self.base_name is None else code_span(self.base_name)
+
+    @property
+    def base_name(self) -> str | None:
+        """The base model's name on the Hub, or that of its folder alone."""
+        return Path(str(self.base_model)).name if self.base_model_is_local else self.base_model
 
     @property
     def named_scores(self) -> dict[str, float]:
@@ -206,7 +211,7 @@ def classifier_card(facts: CardFacts) -> ModelCard:
     ]
     metadata = ModelCardData(
         license=facts.license,
-        library_name="transformers",
+        library_name="peft" if facts.is_adapter else "transformers",
         pipeline_tag="audio-classification",
         tags=["audio", "audio-classification", facts.config.model_type],
         datasets=facts.datasets,

@@ -10,6 +10,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput
 
+from ..adapters import is_adapter, plain_model
 from ..data.clips import PretrainingClips
 from ..data.labelled import DataArguments
 from ..data.sources import describe_source, hub_datasets
@@ -73,6 +74,7 @@ def report_classifier(
     clips = {name: len(clips) for name, clips in dataset.items()}
     run = TrainingRun(trainer.args, trainer.state.global_step, epochs=trainer.state.epoch, clips=clips)
     facts = card_facts(trainer, run, data_args, scores, split, base_model)
+    facts.is_adapter = is_adapter(folder)
 
     plot_curves(trainer.state.log_history, CLASSIFIER_PANELS, folder / "training_curve.png")
     if targets.ndim == 1:
@@ -163,7 +165,7 @@ def card_facts(
 ) -> CardFacts:
     """What the card says of a model that a run has just trained, the Trainer's own by default."""
     return CardFacts(
-        model or cast(PreTrainedModel, trainer.model),
+        model or plain_model(trainer.model),
         cast(Any, trainer.processing_class).sampling_rate,
         title=Path(str(trainer.args.output_dir)).name,
         scores=scores,

@@ -49,7 +49,9 @@ def test_a_reloaded_adapter_is_the_trained_one(task, settings, batch, tmp_path):
     assert_reloaded_is_trained(trained(config, batch), batch, tmp_path)
 
 
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"target_modules": ["conv"]}], ids=["DoRA", "encoder"])
+@pytest.mark.parametrize(
+    "settings", [{"use_dora": True}, {"target_modules": ["conv"]}], ids=["DoRA", "feature encoder"]
+)
 def test_other_layers_and_kinds_of_adapters_work(settings, batch, tmp_path):
     config = peft.LoraConfig(**{"target_modules": PROJECTIONS, "modules_to_save": ["classifier"]} | settings)
     assert_reloaded_is_trained(trained(config, batch), batch, tmp_path)
