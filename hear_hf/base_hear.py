@@ -67,7 +67,8 @@ class HEARPreTrainedModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The layer that reads the log-mel frames: quantisers and PEFT ask for the first one."""
-        return self.base_model.acoustic_model.feature_encoder
+        base: Any = self.base_model
+        return base.acoustic_model.feature_encoder
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
         if attn_implementation not in (None, "eager"):

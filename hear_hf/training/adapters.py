@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ def add_adapter(model: PreTrainedModel, args: AdapterArguments, base: str | None
     Args:
         model (`PreTrainedModel`): The classifier; its layers are replaced in place.
         args (`AdapterArguments`): The adapter.
-        base (`str`, *optional*): The name or folder that the classifier was loaded from; PEFT saves it with the adapter.
+        base (`str`, *optional*): The name or folder that the classifier was loaded from, saved with the adapter.
         revision (`str`): Its branch, tag or commit; the commit is saved where it is known.
 
     Raises:
@@ -81,5 +81,5 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 def learning_head(model: PreTrainedModel) -> nn.Module:
     """A classifier's head, or the copy of it that learns with an adapter."""
-    head = model.classifier
+    head: Any = model.classifier
     return head.modules_to_save[head.active_adapter] if hasattr(head, "modules_to_save") else head

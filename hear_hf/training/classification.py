@@ -238,7 +238,8 @@ class FineTuningTrainer(RunTrainer):
 
     def merge_adapter(self) -> None:
         """Makes one plain model of the model and its adapter."""
-        self.model = self.model_wrapped = self.model.merge_and_unload()
+        adapted: Any = self.model
+        self.model = self.model_wrapped = adapted.merge_and_unload()
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Saves as Trainer does; beside an adapter the config, which has the labels, and no draft of a card."""

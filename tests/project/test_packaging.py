@@ -47,8 +47,8 @@ SCRIPTS["onnx"].add(PAGE)
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters and a cluster, which
-# say so themselves; and for a faster search, which goes without.
+# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters and a cluster,
+# which say so themselves; and for a faster search, which goes without.
 OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "sed_scores_eval", "ray", "faiss", "peft"}
 
 
