@@ -19,7 +19,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import pipeline
 
-from hear_hf.arguments import command_parser, option
+from hear_hf.arguments import command_parser, on_one_line, option
 from hear_hf.classifiers import check_classifier, loading
 from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
@@ -59,11 +59,12 @@ def demo_clips(count: int = 3) -> dict[str, dict]:
 @contextmanager
 def shown(names: list[str], top_k: int) -> Iterator[Callable]:
     """Shows a table with a line for each file."""
-    width = max(map(len, names))
+    width = max(len(on_one_line(name)) for name in names)
     tqdm.write(f"{'file':{width}}  {top_k} likeliest labels and their scores")
 
     def show(name: str, results: list[dict]) -> None:
-        tqdm.write(f"{name:{width}}  " + " | ".join(f"{result['label']} {result['score']:.2f}" for result in results))
+        labels = " | ".join(f"{result['label']} {result['score']:.2f}" for result in results)
+        tqdm.write(f"{on_one_line(name):{width}}  {on_one_line(labels)}")
 
     yield show
 
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
                 clip = {"array": decode_usable(audio, 0, sampling_rate), "sampling_rate": sampling_rate}
                 report(name, classifier(clip, **options))
             except ValueError as error:
-                tqdm.write(describe(name, name, error), file=sys.stderr)
+                tqdm.write(on_one_line(describe(name, name, error)), file=sys.stderr)
                 num_refused += 1
     if args.output_file:
         print(f"The labels of {len(clips) - num_refused} files are in {args.output_file}.")
