@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioFrameClassification, pipeline
 
 from hear_hf.adapters import is_adapter, load_adapter
-from hear_hf.arguments import command_parser, option
+from hear_hf.arguments import command_parser, on_one_line, option
 from hear_hf.classifiers import check_classifier, classifies_frames, loading
 from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
@@ -66,11 +66,12 @@ def demo_clips(count: int = 3) -> dict[str, dict]:
 @contextmanager
 def shown(names: list[str], top_k: int) -> Iterator[Callable]:
     """Shows a table with a line for each file."""
-    width = max(map(len, names))
+    width = max(len(on_one_line(name)) for name in names)
     tqdm.write(f"{'file':{width}}  {top_k} likeliest labels and their scores")
 
     def show(name: str, results: list[dict]) -> None:
-        tqdm.write(f"{name:{width}}  " + " | ".join(f"{result['label']} {result['score']:.2f}" for result in results))
+        labels = " | ".join(f"{result['label']} {result['score']:.2f}" for result in results)
+        tqdm.write(f"{on_one_line(name):{width}}  {on_one_line(labels)}")
 
     yield show
 
@@ -164,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 report(name, results(decode_usable(audio, 0, feature_extractor.sampling_rate)))
             except ValueError as error:
-                tqdm.write(describe(name, name, error), file=sys.stderr)
+                tqdm.write(on_one_line(describe(name, name, error)), file=sys.stderr)
                 num_refused += 1
     if args.output_file:
         print(f"The labels of {len(clips) - num_refused} files are in {args.output_file}.")

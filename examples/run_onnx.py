@@ -78,7 +78,7 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     peak = np.abs(clip).max()
     check(peak <= MAX_PEAK, "hold finite samples in [-1, 1]", f"a peak of {peak}")  # false of NaN too
     if seconds < 0.99 * declared - 0.1:
-        print(f"{file} was cut short: it holds {seconds:.2f} of the {declared:.2f} s it declares", file=sys.stderr)
+        print(f"{file!a} was cut short: it has {seconds:.2f} of the {declared:.2f} s it declares", file=sys.stderr)
     if rate == sampling_rate:
         return clip
     try:
@@ -106,16 +106,17 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:
+        name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in file)  # for the terminal
         try:
             clip = read_clip(file, sampling_rate)[None]
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
-            print(f"{file}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            print(f"{name}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         scores = scores_of(session.run(None, inputs)[0][0], metadata["problem_type"])
         best = scores.argsort()[::-1][:top_k]
-        print(f"{file}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
+        print(f"{name}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
     if num_refused:
         sys.exit(f"{num_refused} of {len(files)} files could not be read.")
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hear_hf import HEARStream, HEARStreamResult
-from hear_hf.arguments import command_parser, option
+from hear_hf.arguments import command_parser, on_one_line, option
 from hear_hf.classifiers import check_classifier, load_any_classifier, loading
 from hear_hf.data.live import live_blocks
 from hear_hf.events import EventTracker, HEAREvent
@@ -137,10 +137,10 @@ def main(argv: list[str] | None = None) -> None:
     errors = []
     for source in named.sources or [None]:
         if len(named.sources) > 1:
-            print(json.dumps({"file": source}) if args.json else f"{source}:", flush=True)
+            print(json.dumps({"file": source}) if args.json else f"{on_one_line(source)}:", flush=True)
         errors += listen(stream, source, args.json)
     if errors:
-        sys.exit("\n".join(errors))
+        sys.exit("\n".join(map(on_one_line, errors)))
 
 
 if __name__ == "__main__":
