@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hear_hf.data.surroundings import place, root_mean_square
 
 from hear_hf.data.augmentation import AugmentationArguments, augment, noise_below
+from hear_hf.data.surroundings import place, root_mean_square
 
 RATE = 16_000
 TONE = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
