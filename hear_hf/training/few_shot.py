@@ -11,7 +11,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ class TeachingArguments:
 
 
 class Labelled(NamedTuple):
-    """What is learned from: labels and 0 or 1 for each of them and clip, and what belongs to whom.
+    """The labels of the clips and windows that are learned from, and which of these belong together.
 
     `targets` are classes `(num_clips,)`, or 0 and 1 `(num_clips, num_labels)`; `groups` `(num_clips,)` are equal for
     clips that stay on one side of a fold; `unknown` `(num_clips,)` are those of no label on purpose.
@@ -117,7 +117,7 @@ class Lesson:
     validation: CrossValidation | None = None
     thresholds: np.ndarray | None = None
     test_logits: np.ndarray | None = None
-    test_targets: np.ndarray | None = field(default=None)
+    test_targets: np.ndarray | None = None
 
 
 def load_taught_audio(data_args: DataArguments, args: TeachingArguments) -> DatasetDict:
@@ -184,7 +184,7 @@ def teach(
     Teaches labels to a model, whose weights below the head stay as they are.
 
     Args:
-        model (`HEARForAudioClassification`): Stays as it is; the lesson's model is another.
+        model (`HEARForAudioClassification`): Keeps its weights; the lesson's model is another, on the CPU.
         feature_extractor (`HEARFeatureExtractor`): The model's.
         dataset (`DatasetDict`): The splits `train` and perhaps `test` of `load_taught_audio`.
         args (`TeachingArguments`): What to do with them.
@@ -195,11 +195,9 @@ def teach(
     Raises:
         `ValueError`: There are too few clips or labels, or a label exists already.
     """
-    names = label_feature(dataset["train"])[0].names
     if args.keep_labels:
-        check_new(names, label_names(model.config))
+        check_new(label_feature(dataset["train"])[0].names, label_names(model.config))
     reader, rate = Reader(model, feature_extractor), feature_extractor.sampling_rate
-    num_samples = round(args.window_seconds * rate)
     windows: list[np.ndarray] = []
     recordings = np.zeros(0, dtype=int)
     if unknown is not None:
@@ -209,7 +207,7 @@ def teach(
         )
     one_by_one = unknown is not None or args.keep_labels
     labelled = gather(dataset["train"], recordings, one_by_one, None if data_args is None else data_args.group_column)
-    views = read_views(reader, dataset["train"], view_args, windows, num_samples)
+    views = read_views(reader, dataset["train"], view_args, windows, round(args.window_seconds * rate))
     if windows:
         first = int(views.clips[-1]) + 1
         features = np.concatenate([views.features, reader.read(windows)])
@@ -226,10 +224,10 @@ def teach(
         warn_of_few(len(windows), args.false_alarm_rate)
         lesson.thresholds = thresholds_at(validation.logits[labelled.unknown], args.false_alarm_rate)
         head = Head(head.weight, head.bias - lesson.thresholds)
-    lesson.model = with_head(model, head, labelled, args, lesson.thresholds is not None)
     if "test" in dataset:
         lesson.test_targets = gather(dataset["test"], recordings[:0], one_by_one, None).targets
         lesson.test_logits = head(read_views(reader, dataset["test"], ViewArguments(num_views=1), [], 0).features)
+    lesson.model = with_head(model.cpu(), head, labelled, args, lesson.thresholds is not None)
     return lesson
 
 
