@@ -48,7 +48,7 @@ from hear_hf import HEARConfig, HEARFeatureExtractor, HEARQuantizerConfig
 from hear_hf.arguments import command_parser, option
 from hear_hf.spectrogram_hear import HEARSpectrogram
 from labels import label_values, read_labels
-from original_layout import FRONT_END, LEADING_AXIS, WINDOW, Kind, Layout, kind_of, n_fft_at, recognise
+from original_layout import CLASSIFIER, FRONT_END, LEADING_AXIS, WINDOW, Kind, Layout, kind_of, n_fft_at, recognise
 from output_files import check_output, put_in_place, quiet, write_checkpoint
 
 Config = HEARConfig | HEARQuantizerConfig
@@ -171,6 +171,11 @@ def revert_model(folder: Path, layout: Layout, kind: Kind) -> tuple[Config, Stat
     if architecture_of(config) != name:
         raise ValueError(
             f"`{place}` must hold a {name}, found: {architecture_of(config)}. Load it by {name}, and save it again."
+        )
+    if kind is CLASSIFIER and config.classifier_proj_size is None:
+        raise ValueError(
+            f"`{place}` must have the original's head, with a hidden layer, found a linear one "
+            "(classifier_proj_size=None), which the original does not know. Fine-tune it with the other head."
         )
     pairs = layout.pairs(config.to_dict())
     check_names(f"`{place.name}`, to become the {kind.name},", ours, [*(key for _, key in pairs), *layout.unsaved])

@@ -35,7 +35,7 @@ from hear_hf.training.distillation_teachers import (
 )
 from hear_hf.training.pretraining import PretrainingCollator, load_clips, run
 from hear_hf.training.reports import report_distillation
-from hear_hf.training.runs import last_checkpoint, start
+from hear_hf.training.runs import start
 from hear_hf.training.stored_teachers import load_stored_teachers
 from hear_hf.training.student_probe import StudentProbeArguments, load_probe
 
@@ -56,7 +56,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     train, validation = load_clips(config, data_args, training_args)
     for clips in (train, validation):
         use_labels(clips, first_labelled(teachers))
-    training_args.resume_from_checkpoint = last_checkpoint(training_args)
     measure(teachers, train, training_args.num_statistics_clips, training_args.resume_from_checkpoint)
 
     set_seed(training_args.seed)  # the student is the same whatever the teachers drew

@@ -1,15 +1,18 @@
 """Exports a HEAR classifier to ONNX, to run where there is no PyTorch: waveform and mask -> logits, in one graph.
 
     python examples/export_onnx.py runs/digits runs/digits_onnx --dtype int8 --calibration_data my_sounds
-    python examples/run_onnx.py runs/digits_onnx/model_int8.onnx one.wav two.flac
+    python examples/run_onnx.py runs/digits_onnx/onnx/model_quantized.onnx one.wav two.flac
+
+The files go to `onnx/` in that folder, under the names of the Hub that transformers.js looks for, and beside them what
+it reads of the model: config.json and preprocessor_config.json. The folder may be the model's own.
 
 Batch and length are free. The front end is part of the graph and always computes in float32.
 
 | --dtype | file | what changes |
 |---|---|---|
 | float32 | model.onnx | nothing |
-| float16 | model_float16.onnx | weights are stored in float16 and computed with in float32 |
-| int8 | model_int8.onnx | the linear layers multiply 8-bit activations by 7-bit weights |
+| float16 | model_fp16.onnx | weights are stored in float16 and computed with in float32 |
+| int8 | model_quantized.onnx | the linear layers multiply 8-bit activations by 7-bit weights |
 
 The integers' ranges are measured as the model runs, or, with --calibration_data, once now on that audio. Every file is
 compared with PyTorch on ragged batches before it is put in place. Needs `pip install "hear_hf[onnx]"`.
@@ -21,8 +24,17 @@ from pathlib import Path
 import torch
 
 from hear_hf.arguments import command_parser
+from hear_hf.classifiers import loading
 from hear_hf.deployment.onnx_dtypes import calibration_files
-from hear_hf.deployment.onnx_export import FILES, ExportArguments, export_file, load_classifier, measure_pytorch
+from hear_hf.deployment.onnx_export import (
+    ExportArguments,
+    copy_configuration,
+    earlier_files,
+    export_file,
+    exported_files,
+    load_classifier,
+    measure_pytorch,
+)
 from hear_hf.deployment.onnx_graph import to_onnx
 
 
@@ -36,9 +48,11 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
 
     clips = calibration_files(args.calibration_data) if args.calibration_data else None
-    model = load_classifier(named.model)
+    with loading(named.model):
+        model = load_classifier(named.model)
     folder = Path(named.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    copy_configuration(named.model, folder)
 
     print(f"{'':10}       MiB   difference   ms for 10 s   ({torch.get_num_threads()} threads)")
     pytorch = measure_pytorch(model)
@@ -47,7 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     for dtype in args.dtype:
         file = export_file(graph, dtype, model, folder, clips)
         cells = f"{file.mib:10.1f}{file.difference:13.1e}{file.milliseconds:14.1f}"
-        print(f"{dtype:10}{cells}   {folder / FILES[dtype]}", flush=True)
+        print(f"{dtype:10}{cells}   {exported_files(folder)[dtype]}", flush=True)
+    if earlier := earlier_files(folder):
+        print(earlier)
 
 
 if __name__ == "__main__":

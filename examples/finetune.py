@@ -7,27 +7,32 @@ On the embedded spoken digits, on a laptop in minutes:
 On your own sounds, one folder per class, from a pretrained checkpoint:
 
     python examples/finetune.py --data_dir my_sounds --model_name_or_path runs/pretrained --output_dir runs/mine
+
+`--lora_r 8` trains a small adapter, and leaves the checkpoint as it is.
 """
 
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.augmentation import AugmentationArguments
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.data.preparation import prepare_clips
+from hear_hf.training.adapters import AdapterArguments
 from hear_hf.training.classification import FineTuningArguments, ModelArguments, build_trainer
 from hear_hf.training.reports import report_classifier
-from hear_hf.training.runs import last_checkpoint, start
+from hear_hf.training.runs import start
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    arguments = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments)
-    model_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv, __doc__)
-    start(training_args, model_args, data_args, augmentation_args)
+    arguments = (ModelArguments, AdapterArguments, DataArguments, AugmentationArguments, FineTuningArguments)
+    model_args, adapter_args, data_args, augmentation_args, training_args = parse_arguments(arguments, argv, __doc__)
+    start(training_args, model_args, adapter_args, data_args, augmentation_args)
 
     with training_args.main_process_first(desc="loading the clips"):
         dataset = load_labelled_audio(data_args, training_args.seed)
-    trainer = build_trainer(dataset, training_args, model_args, augmentation_args)
+    trainer = build_trainer(dataset, training_args, model_args, augmentation_args, adapter_args)
 
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    if adapter_args.merge_adapter:
+        trainer.merge_adapter()
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
@@ -39,8 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     if trainer.is_world_process_zero():
         report_classifier(trainer, dataset, split, prediction, data_args, model_args.model_name_or_path)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+    trainer.publish()
     return prediction.metrics
 
 

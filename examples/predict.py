@@ -1,5 +1,7 @@
 """Names the sounds in audio files, with any audio classifier and `pipeline("audio-classification")`.
 
+With a HEAR of frames, as finetune_frames.py trains it, it says from when to when each is heard.
+
     python examples/predict.py checkpoints/hear-tiny examples/sounds
     python examples/predict.py runs/mine one.wav "recordings/**/*.flac" --output_file labels.csv
 
@@ -12,17 +14,23 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
-from transformers import pipeline
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioFrameClassification, pipeline
 
-from hear_hf.arguments import command_parser, option
+from hear_hf.adapters import is_adapter, load_adapter
+from hear_hf.arguments import command_parser, on_one_line, option
+from hear_hf.classifiers import check_classifier, classifies_frames, loading
 from hear_hf.data.sources import find_audio, readable
 from hear_hf.data.spoken_digits import spoken_digits
 from hear_hf.data.unusable import decode_usable, describe
+from hear_hf.event_finder import EventFinder
+from hear_hf.events import HEAREvent
 from hear_hf.rates import check_rates
 
 OUTPUT_SUFFIXES = (".csv", ".jsonl")
@@ -36,8 +44,8 @@ class PredictionArguments:
     top_k: int = option(default=3, help="Give this many labels for each file.")
     output_file: Path | None = option(
         default=None,
-        help="Write path, label and score of each label to this CSV (.csv) or JSON Lines (.jsonl) file in place of "
-        "showing them.",
+        help="Write path, label and score of each label, or of each event also its start and end, to this CSV (.csv) "
+        "or JSON Lines (.jsonl) file in place of showing them.",
     )
     trust_remote_code: bool = option(default=False, help="Run the code that a repository comes with.")
 
@@ -58,33 +66,57 @@ def demo_clips(count: int = 3) -> dict[str, dict]:
 @contextmanager
 def shown(names: list[str], top_k: int) -> Iterator[Callable]:
     """Shows a table with a line for each file."""
-    width = max(map(len, names))
+    width = max(len(on_one_line(name)) for name in names)
     tqdm.write(f"{'file':{width}}  {top_k} likeliest labels and their scores")
 
     def show(name: str, results: list[dict]) -> None:
-        tqdm.write(f"{name:{width}}  " + " | ".join(f"{result['label']} {result['score']:.2f}" for result in results))
+        labels = " | ".join(f"{result['label']} {result['score']:.2f}" for result in results)
+        tqdm.write(f"{on_one_line(name):{width}}  {on_one_line(labels)}")
 
     yield show
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Callable]:
-    """Writes a row for each label of each file, as soon as it is there."""
+def written(path: Path, columns: tuple[str, ...]) -> Iterator[Callable]:
+    """Writes a row for each label, or each event, of each file, as soon as it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", buffering=1, encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         if path.suffix == ".csv":
-            table.writerow(["path", "label", "score"])
+            table.writerow(["path", *columns])
 
-        def write(name: str, results: list[dict]) -> None:
+        def write(name: str, results: list) -> None:
             for result in results:
-                row = {"path": name, "label": result["label"], "score": round(result["score"], 6)}
+                found = asdict(result) if isinstance(result, HEAREvent) else result
+                row = {"path": name, **{column: found[column] for column in columns}}
+                row |= {column: round(row[column], 6) for column in columns if column != "label"}
                 if path.suffix == ".csv":
                     table.writerow(row.values())
                 else:
                     file.write(json.dumps(row) + "\n")
 
         yield write
+
+
+@contextmanager
+def shown_events() -> Iterator[Callable]:
+    """Shows a line for each event, below the name of its file."""
+
+    def show(name: str, events: list[HEAREvent]) -> None:
+        tqdm.write(name if events else f"{name}: nothing is heard")
+        for event in events:
+            tqdm.write(f"{event.start:9.2f} s to {event.end:7.2f} s  {event.label} {event.score:.2f}")
+
+    yield show
+
+
+def classify_clips(classifier: Any, top_k: int) -> Callable:
+    """Gives the likeliest labels of a clip."""
+    options: dict[str, Any] = {"top_k": top_k}
+    if classifier.model.config.problem_type == "multi_label_classification":
+        options["function_to_apply"] = "sigmoid"  # old releases of Transformers take the softmax
+    rate = classifier.feature_extractor.sampling_rate
+    return lambda waveform: classifier({"array": waveform, "sampling_rate": rate}, **options)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,23 +130,42 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--output_file must end in .csv or .jsonl, found {args.output_file.name}")
 
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
-    classifier = pipeline("audio-classification", model=named.model, trust_remote_code=args.trust_remote_code)
-    options: dict[str, Any] = {"top_k": args.top_k}
-    if classifier.model.config.problem_type == "multi_label_classification":
-        options["function_to_apply"] = "sigmoid"  # old releases of Transformers take the softmax
-    try:
-        check_rates(named.model, classifier.model.config, classifier.feature_extractor)
-    except ValueError as error:
-        sys.exit(str(error))
-    sampling_rate, num_refused = classifier.feature_extractor.sampling_rate, 0
+    source = {"trust_remote_code": args.trust_remote_code}
+    with loading(named.model):
+        has_adapter = is_adapter(named.model)
+        finds_events = not has_adapter and classifies_frames(AutoConfig.from_pretrained(named.model, **source))
+        if finds_events:
+            model, feature_extractor = (
+                auto_class.from_pretrained(named.model, **source)
+                for auto_class in (AutoModelForAudioFrameClassification, AutoFeatureExtractor)
+            )
+        else:
+            parts: dict[str, Any] = {"model": named.model}
+            if has_adapter:
+                parts["model"] = load_adapter(named.model, args.trust_remote_code).merge_and_unload()
+                parts["feature_extractor"] = AutoFeatureExtractor.from_pretrained(named.model, **source)
+            classifier = pipeline("audio-classification", **parts, **source)
+            model, feature_extractor = classifier.model, classifier.feature_extractor
+        check_classifier(named.model, model)
+        check_rates(named.model, model.config, feature_extractor)
+    if finds_events:
+        finder, columns = EventFinder(model, feature_extractor), ("start", "end", "label", "score")
+        table: Callable = shown_events
+
+        def results(waveform: np.ndarray) -> list[HEAREvent]:
+            return finder(waveform).events
+
+    else:
+        results, columns = classify_clips(classifier, args.top_k), ("label", "score")
+        table = partial(shown, list(clips), args.top_k)
+    num_refused = 0
     progress = tqdm(clips.items(), unit="file", disable=None if len(clips) > NUM_WITHOUT_PROGRESS else True)
-    with written(args.output_file) if args.output_file else shown(list(clips), args.top_k) as report:
+    with written(args.output_file, columns) if args.output_file else table() as report:
         for name, audio in progress:
             try:
-                clip = {"array": decode_usable(audio, 0, sampling_rate), "sampling_rate": sampling_rate}
-                report(name, classifier(clip, **options))
+                report(name, results(decode_usable(audio, 0, feature_extractor.sampling_rate)))
             except ValueError as error:
-                tqdm.write(describe(name, name, error), file=sys.stderr)
+                tqdm.write(on_one_line(describe(name, name, error)), file=sys.stderr)
                 num_refused += 1
     if args.output_file:
         print(f"The labels of {len(clips) - num_refused} files are in {args.output_file}.")

@@ -1,12 +1,14 @@
 """Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch.
 
-    python run_onnx.py model.onnx one.wav two.flac
+    python run_onnx.py onnx/model_quantized.onnx one.wav two.flac
 
 Needs `pip install onnxruntime soundfile`, and soxr for files at another rate than the model's.
 """
 
 import io
 import json
+import re
+import struct
 import sys
 from pathlib import Path
 
@@ -14,11 +16,11 @@ import numpy as np
 import onnxruntime
 import soundfile
 
-MAX_PEAK = 16
-MAX_DECODED = 2**29  # numbers in all channels
+MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
-# Bytes that may follow the audio: tags, and what pads the last frames.
-MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}
+MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
+# libsndfile's note of a declared length that is not the file's.
+WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
 
 class ForwardFile(soundfile.SoundFile):
@@ -28,30 +30,62 @@ class ForwardFile(soundfile.SoundFile):
         return False
 
 
+def check(holds: bool, must: str, found: object) -> None:
+    if not holds:
+        raise ValueError(f"it must {must}, found {found}")
+
+
+def mended(content: bytes) -> bytes:
+    """The content of a file, with the length that a crashed recorder of WAV or AU files never wrote."""
+    if content[:4] == b".snd" and content[8:12] == bytes(4):
+        return content[:8] + b"\xff" * 4 + content[12:]
+    place = 12
+    while content[:4] == b"RIFF" and place + 8 < len(content):
+        name, length = struct.unpack_from("<4sI", content, place)
+        place += 8 + length + length % 2
+        if name == b"data" and length == 0 and not content[place : place + 4].strip().isalnum():  # no other chunk
+            size = struct.pack("<I", len(content) - place)
+            return content[:4] + size + content[8 : place - 4] + size + content[place:]
+    return content
+
+
+def declared_frames(audio: soundfile.SoundFile, num_frames: int, content: bytes) -> float:
+    """How many frames a file of so many declares; 0 where that is not known."""
+    if audio.format == "MP3":
+        return audio.frames if re.search(b"Xing|Info", content) else 0
+    declared, held = map(int, (WRONG_LENGTH.findall(audio.extra_info) or [(1, 1)])[-1])
+    return num_frames * declared / held if held and declared < 2**31 - 2**16 else 0  # more stands for "unknown"
+
+
 def read_clip(file: str, sampling_rate: int) -> np.ndarray:
-    """Reads a file as one channel at this rate, to its end or not at all."""
-    content = io.BytesIO(Path(file).read_bytes())
-    blocks = [np.zeros(0, np.float32)]
+    """Reads a file as one channel at this rate, to its end or not at all; says where it was cut short."""
+    check(Path(file).is_file() and Path(file).stat().st_size <= 8 * MAX_DECODED, "be a file of at most 4 GiB", "none")
+    content = io.BytesIO(mended(Path(file).read_bytes()))
+    blocks, num_frames = [], 0
     with ForwardFile(content) as audio:
-        source_rate, numbers = audio.samplerate, audio.frames * audio.channels
-        if not 1_000 <= source_rate <= 768_000 or MAX_DECODED < numbers < 2**40:  # more stands for "unknown"
-            raise ValueError(f"its rate or length is absurd, found {numbers} numbers at {source_rate} Hz")
-        while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            blocks.append(block.mean(axis=1))
+        rate, num_decoded = audio.samplerate, audio.frames * audio.channels if audio.frames < 2**40 else 0
+        check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
+        while not blocks or len(blocks[-1]):
+            num_decoded = max(num_decoded, num_frames * audio.channels)
+            check(num_decoded <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", num_decoded)
+            blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
+            num_frames += len(blocks[-1])
+        seconds, declared = num_frames / rate, declared_frames(audio, num_frames, content.getvalue()) / rate
     clip, unread = np.concatenate(blocks), len(content.getbuffer()) - content.tell()
-    if unread > MAX_UNREAD_BYTES.get(audio.format, unread):
-        raise ValueError(f"it must be read to its end, found {unread} bytes behind {len(clip) / source_rate:.2f} s")
-    if len(clip) <= source_rate // 80:
-        raise ValueError(f"it must hold more than 12.5 ms of sound, found {len(clip)} samples")
-    if not np.abs(clip).max() <= MAX_PEAK:  # `not <=` catches NaN too
-        raise ValueError(f"it must hold finite samples in [-1, 1], found a peak of {np.abs(clip).max()}")
-    if source_rate == sampling_rate:
+    may_remain = MAX_UNREAD_BYTES.get(audio.format, unread)
+    check(unread <= may_remain, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
+    check(seconds > 1 / 80, "hold more than 12.5 ms of sound", f"{num_frames} samples")
+    peak = np.abs(clip).max()
+    check(peak <= MAX_PEAK, "hold finite samples in [-1, 1]", f"a peak of {peak}")  # false of NaN too
+    if seconds < 0.99 * declared - 0.1:
+        print(f"{file!a} was cut short: it has {seconds:.2f} of the {declared:.2f} s it declares", file=sys.stderr)
+    if rate == sampling_rate:
         return clip
     try:
         import soxr
     except ImportError as error:
-        raise ValueError(f"it must be at {sampling_rate} Hz, found {source_rate} Hz; or `pip install soxr`") from error
-    return soxr.resample(clip, source_rate, sampling_rate)
+        raise ValueError(f"it must be at {sampling_rate} Hz, found {rate} Hz; or `pip install soxr`") from error
+    return soxr.resample(clip, rate, sampling_rate)
 
 
 def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
@@ -65,21 +99,24 @@ def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
 
 
 def main(model: str, *files: str, top_k: int = 3) -> None:
+    if not Path(model).is_file():
+        sys.exit(f"The model must be a file of export_onnx.py, such as onnx/model_quantized.onnx, found no {model}")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:
+        name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in file)  # for the terminal
         try:
             clip = read_clip(file, sampling_rate)[None]
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
-            print(f"{file}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            print(f"{name}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         scores = scores_of(session.run(None, inputs)[0][0], metadata["problem_type"])
         best = scores.argsort()[::-1][:top_k]
-        print(f"{file}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
+        print(f"{name}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
     if num_refused:
         sys.exit(f"{num_refused} of {len(files)} files could not be read.")
 

@@ -10,6 +10,7 @@ Needs `pip install "hear_hf[onnx]"`.
 import torch
 
 from hear_hf.arguments import parse_arguments
+from hear_hf.classifiers import loading
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.deployment.onnx_export import load_classifier
 from hear_hf.deployment.onnx_scoring import ScoringArguments, contestants, score
@@ -21,7 +22,8 @@ def main(argv: list[str] | None = None) -> None:
 
     splits = load_labelled_audio(data_args)
     clips = splits["test" if "test" in splits else "validation"]
-    model = load_classifier(args.model_name_or_path)
+    with loading(args.model_name_or_path):
+        model = load_classifier(args.model_name_or_path)
     rows = score(contestants(model, args.onnx_dir), clips, model)
 
     print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))

@@ -5,6 +5,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
     AutoModelForAudioTokenization,
     AutoModelForPreTraining,
 )
@@ -14,6 +15,7 @@ from .feature_extraction_hear import HEARFeatureExtractor
 from .masking_hear import share_mask
 from .modeling_hear import (
     HEARForAudioClassification,
+    HEARForAudioFrameClassification,
     HEARForPreTraining,
     HEARModel,
     HEARPreTrainedModel,
@@ -25,6 +27,7 @@ from .modeling_hear_quantizer import (
 )
 from .outputs_hear import (
     HEARForPreTrainingOutput,
+    HEARFrameClassifierOutput,
     HEARModelOutput,
     HEARQuantizerForPreTrainingOutput,
     HEARQuantizerOutput,
@@ -37,6 +40,7 @@ AutoConfig.register("hear", HEARConfig)
 AutoFeatureExtractor.register(HEARConfig, HEARFeatureExtractor)
 AutoModel.register(HEARConfig, HEARModel)
 AutoModelForAudioClassification.register(HEARConfig, HEARForAudioClassification)
+AutoModelForAudioFrameClassification.register(HEARConfig, HEARForAudioFrameClassification)
 AutoModelForPreTraining.register(HEARConfig, HEARForPreTraining)
 
 AutoConfig.register("hear_quantizer", HEARQuantizerConfig)
@@ -51,6 +55,7 @@ HEARQuantizerConfig.register_for_auto_class()
 HEARFeatureExtractor.register_for_auto_class()
 HEARModel.register_for_auto_class("AutoModel")
 HEARForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+HEARForAudioFrameClassification.register_for_auto_class("AutoModelForAudioFrameClassification")
 HEARForPreTraining.register_for_auto_class("AutoModelForPreTraining")
 HEARQuantizer.register_for_auto_class("AutoModel")
 HEARQuantizerForPreTraining.register_for_auto_class("AutoModelForPreTraining")
@@ -59,8 +64,10 @@ __all__ = [
     "HEARConfig",
     "HEARFeatureExtractor",
     "HEARForAudioClassification",
+    "HEARForAudioFrameClassification",
     "HEARForPreTraining",
     "HEARForPreTrainingOutput",
+    "HEARFrameClassifierOutput",
     "HEARModel",
     "HEARModelOutput",
     "HEARPreTrainedModel",

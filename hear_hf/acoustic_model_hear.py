@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .attention_hear import HEARAttention
 from .configuration_hear import HEARConfig, HEARQuantizerConfig
-from .graphs_hear import at_once, fits, is_readable
+from .graphs_hear import at_once, fits, is_readable, of_fixed_length
 
 WINDOWS_PER_PASS = 4  # bounds the memory of long clips
 PACKED_FRAMES = 600  # bounds it where windows are packed
@@ -26,13 +26,15 @@ MIN_WINDOW_WEIGHT = 1e-8
 class HEARPairConv(nn.Conv1d):
     """Convolution over pairs of frames, (B, T, mel) -> (B, n, D); an odd last frame is dropped.
 
-    Computed as the linear layer that it is, for which oneDNN does not compile and keep a kernel for each length.
+    Computed as the linear layer that it is, for which oneDNN does not compile and keep a kernel for each length. An
+    adapter of PEFT consists of two of these, the second of single frames.
     """
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        num_pairs = frames.shape[1] // 2
-        pairs = frames[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2)).flatten(2)  # (B, T, mel) -> (B, n, 2 * mel)
-        return nn.functional.linear(pairs, self.weight.transpose(1, 2).flatten(1), self.bias)
+        size = self.kernel_size[0]
+        num_groups = frames.shape[1] // size
+        groups = frames[:, : size * num_groups].unflatten(1, (num_groups, size)).flatten(2)  # (B, n, size * mel)
+        return nn.functional.linear(groups, self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
 class HEARFeatureEncoder(nn.Module):
@@ -227,7 +229,8 @@ class HEARWindowedLayers(nn.Module):
         self, inputs: torch.Tensor, masks: FrameMasks, output_attentions: bool, output_hidden_states: bool
     ) -> tuple[list[torch.Tensor], list]:
         """Windows of L frames, the last one shorter, joined by weights that fall and rise where two overlap."""
-        batch_size, num_frames = inputs.shape[0], inputs.shape[1] // self.inputs_per_frame
+        inputs, num_inputs = of_fixed_length(inputs)
+        batch_size, num_frames = inputs.shape[0], num_inputs // self.inputs_per_frame
         by_frame = inputs[:, : self.inputs_per_frame * num_frames].unflatten(1, (num_frames, self.inputs_per_frame))
         sums = WindowSums(batch_size, num_frames, inputs.device)
         attentions: list[tuple[torch.Tensor, ...]] = []

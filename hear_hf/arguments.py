@@ -20,6 +20,11 @@ def printable(message: str) -> str:
     return shown if len(message) <= MAX_MESSAGE else f"{shown}... ({len(message) - MAX_MESSAGE} more letters)"
 
 
+def on_one_line(message: str) -> str:
+    """A message or name for the terminal, as `printable`, of which line ends in names make no lines of their own."""
+    return printable(message).replace("\n", "\\n")
+
+
 def option(help: str, **settings: Any) -> Any:
     """
     Declares a field of a dataclass of options: Transformers' `HfArg`, in a type that fits any field.

@@ -33,6 +33,7 @@ NEITHER_SIZE_NOR_SHARE = {
     "gumbel_min_temperature",
 }
 
+FRAME_POOLINGS = ("max", "mean", "linear_softmax")
 WITHOUT_EMBEDDING = ("HEARForPreTraining",)  # it saves no task model
 
 # Every saved folder names every class of its model type, whichever of them saved it.
@@ -41,6 +42,7 @@ AUTO_MAP = {
     "AutoFeatureExtractor": "feature_extraction_hear.HEARFeatureExtractor",
     "AutoModel": "modeling_hear.HEARModel",
     "AutoModelForAudioClassification": "modeling_hear.HEARForAudioClassification",
+    "AutoModelForAudioFrameClassification": "modeling_hear.HEARForAudioFrameClassification",
     "AutoModelForPreTraining": "modeling_hear.HEARForPreTraining",
 }
 QUANTIZER_AUTO_MAP = {
@@ -115,9 +117,19 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         max_position_embeddings (`int`, *optional*, defaults to 1500):
             Frames that the task model attends to at once (30 s); longer clips are read in segments of this length.
         classifier_proj_size (`int`, *optional*, defaults to 384):
-            Width of the classification head.
+            Width of the classification head's hidden layer; `None` for a linear head, which has none.
         classifier_dropout (`float`, *optional*, defaults to 0.1):
-            Dropout before the last layer of the classification head.
+            Dropout before the last layer of the classification head, or before that on each frame.
+        frame_pooling (`str`, *optional*, defaults to `"linear_softmax"`):
+            How [`HEARForAudioFrameClassification`] pools the probabilities of frames to those of the clip: "max",
+            "mean", or "linear_softmax", the mean in which each frame weighs as much as its own probability.
+        event_thresholds (`list[float]`, *optional*):
+            For each label the probability from which on a frame is part of an event; 0.5 by default.
+        event_median_frames (`int`, *optional*, defaults to 1):
+            Frames of the median filter over the probabilities, in front of these thresholds; odd.
+        false_alarm_rate (`float`, *optional*):
+            Share of clips of none of the labels on which a label's score, a sigmoid, reaches 0.5: the biases hold
+            thresholds that were chosen for it. `None` where none were chosen.
         codebook_size (`int`, *optional*, defaults to 1024):
             Codes that [`HEARForPreTraining`] predicts: those of its quantizer.
         sampling_rate (`int`, *optional*, defaults to 16000):
@@ -175,8 +187,12 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     task_intermediate_size: int = 1536
     task_dropout: float | int = 0.1
     max_position_embeddings: int = 1500
-    classifier_proj_size: int = 384
+    classifier_proj_size: int | None = 384
     classifier_dropout: float | int = 0.1
+    frame_pooling: str = "linear_softmax"
+    event_thresholds: list[float] | None = None
+    event_median_frames: int = 1
+    false_alarm_rate: float | None = None
     codebook_size: int = 1024
     sampling_rate: int = 16_000
     n_fft: int = 1024
@@ -196,6 +212,14 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         _require_few_labels(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
 
+    def update_from_string(self, update_str: str) -> None:
+        """Changes fields as Transformers does, and also `classifier_proj_size`, which may be `None`."""
+        values = dict(pair.split("=") for pair in update_str.split(","))
+        if (size := values.pop("classifier_proj_size", None)) is not None:
+            self.classifier_proj_size = None if size == "None" else int(size)
+        if values:
+            super().update_from_string(",".join(f"{name}={value}" for name, value in values.items()))
+
     @property
     def projection_dim(self) -> int:
         """Width of `pooler_output`, by the name under which sentence-transformers looks for it."""
@@ -210,6 +234,11 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
         _require_sizes_and_shares(self, HEARConfig)
+        if self.false_alarm_rate is not None:
+            _require_share(self, "false_alarm_rate")
+        has_hidden_layer = self.classifier_proj_size is not None
+        if has_hidden_layer:
+            _require_positive(self, "classifier_proj_size")
         _require_divisor(self, "num_attention_heads", "hidden_size")
         _require_divisor(self, "task_num_attention_heads", "task_hidden_size")
         _require_windows_and_rate(self)
@@ -223,6 +252,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             "`mask_feature_length` must not be above `hidden_size`, found: "
             f"mask_feature_length={self.mask_feature_length} and hidden_size={self.hidden_size}",
         )
+        _require_events(self)
         _require_matrices(
             self,
             *_layer_matrices(self.num_hidden_layers, "hidden_size", "intermediate_size"),
@@ -233,8 +263,8 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             (1, "max_position_embeddings", "task_hidden_size"),
             (4, "task_hidden_size", "task_hidden_size"),
             (2, "task_hidden_size", "task_intermediate_size"),
-            (3, "task_hidden_size", "classifier_proj_size"),
-            (1, "classifier_proj_size", "num_labels"),
+            (3, "task_hidden_size", "classifier_proj_size" if has_hidden_layer else "num_labels"),
+            *([(1, "classifier_proj_size", "num_labels")] if has_hidden_layer else []),
             (1, "hidden_size", "codebook_size"),
         )
 
@@ -410,6 +440,21 @@ def _require_windows_and_rate(config: PreTrainedConfig) -> None:
         config.sampling_rate >= MEL_SAMPLING_RATE and config.sampling_rate % 200 == 0,
         f"`sampling_rate` must be at least {MEL_SAMPLING_RATE} Hz and a multiple of 200 Hz, "
         f"found: {config.sampling_rate}",
+    )
+
+
+def _require_events(config: PreTrainedConfig) -> None:
+    _require(
+        config.frame_pooling in FRAME_POOLINGS,
+        f"`frame_pooling` must be one of {', '.join(FRAME_POOLINGS)}, found: {config.frame_pooling!r}",
+    )
+    _require(
+        config.event_median_frames % 2 == 1, f"`event_median_frames` must be odd, found: {config.event_median_frames}"
+    )
+    thresholds = config.event_thresholds or []
+    _require(
+        all(0 <= threshold <= 1 for threshold in thresholds),
+        f"`event_thresholds` must be probabilities from 0 to 1, found: {thresholds}",
     )
 
 

@@ -9,6 +9,7 @@ Shapes: B batch, T spectrogram frames (10 ms), F frequency bins, n encoder frame
 import functools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -19,9 +20,14 @@ EXPORTED_BLOCKS = 3  # of a window's queries: fewer distances for each, and scor
 Function = TypeVar("Function", bound=Callable)
 
 
+def is_traced() -> bool:
+    """Whether a graph is made of what is being computed: by `torch.compile`, `torch.export` or `torch.jit.trace`."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def at_once(num_frames: int, length: int) -> bool:
     """Whether frames are computed in one piece, as in every graph, rather than in segments of `length`."""
-    return torch.compiler.is_compiling() or num_frames <= length
+    return is_traced() or num_frames <= length
 
 
 def fits(num_frames: int, length: int) -> bool:
@@ -30,13 +36,28 @@ def fits(num_frames: int, length: int) -> bool:
 
 
 def is_readable(tensor: torch.Tensor) -> bool:
-    """Whether Python may read values without waiting for a GPU; while a graph is traced, there are none."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether Python may read values without waiting for a GPU; a graph that is traced must not depend on them."""
+    return tensor.device.type == "cpu" and not is_traced()
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """A context without autocast; none where a graph is exported: most of what reads it knows no graph within."""
+    if torch.compiler.is_exporting():
+        return nullcontext()
+    return torch.autocast(device_type=device_type, enabled=False)
+
+
+def of_fixed_length(frames: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Frames (B, T, F) and their number, which `torch.jit.trace` fixes: its graph refuses to run on another one."""
+    if not torch.jit.is_tracing():
+        return frames, frames.shape[1]
+    num_frames = int(frames.shape[1])  # otherwise a tensor
+    return frames.expand(-1, num_frames, -1), num_frames
 
 
 def compiled_as(alternative: Callable) -> Callable[[Function], Function]:
-    """Decorates a function in place of which compiled and exported graphs compute the `alternative`."""
-    return _replaced_where(torch.compiler.is_compiling, alternative)
+    """Decorates a function in place of which graphs of all kinds compute the `alternative`."""
+    return _replaced_where(is_traced, alternative)
 
 
 def exported_as(alternative: Callable) -> Callable[[Function], Function]:
@@ -100,7 +121,8 @@ def integrate_in_one_batch(
             "`output_attentions` needs a model that is not compiled, or clips of at most "
             f"{model.config.max_position_embeddings} frames, found: {acoustic_hidden_states.shape[1]}."
         )
-    batch_size, num_frames = acoustic_hidden_states.shape[:2]
+    batch_size = acoustic_hidden_states.shape[0]
+    acoustic_hidden_states, num_frames = of_fixed_length(acoustic_hidden_states)
     length = torch.sym_min(num_frames, model.config.max_position_embeddings)
     num_segments = (num_frames + length - 1) // length
 

@@ -3,188 +3,36 @@
 Shapes: B batch, N samples, n encoder frames (20 ms), D width.
 """
 
-import os
-from pathlib import Path
-from typing import Self
+import copy
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from .acoustic_model_hear import FrameMasks, HEARAcousticModel
-from .attention_hear import HEARAttention
-from .configuration_hear import HEARConfig, HEARQuantizerConfig
-from .frames_hear import all_valid, at_least_float32, in_segments, num_encoder_frames
+from .acoustic_model_hear import HEARAcousticModel  # noqa: F401  (Transformers 5.4 copies only files imported here)
+from .attention_hear import HEARAttention  # noqa: F401  (as above)
+from .base_hear import HEARAcousticEncoder, HEARPreTrainedModel
+from .configuration_hear import HEARConfig
+from .frame_head_hear import IGNORED_LABEL, binary_loss, pool_frame_logits
+from .frames_hear import all_valid, at_least_float32, in_segments
 from .graphs_hear import compiled_as, fits, integrate_in_one_batch
-from .masking_hear import span_mask
-from .outputs_hear import HEARForPreTrainingOutput, HEARModelOutput
-from .spectrogram_hear import HEARFrontEnd, HEARLogMel, HEARLogPower, HEARSpectrogram
-from .task_model_hear import HEARClassificationHead, HEARSpectrogramMixture, HEARTaskModel, pool_statistics
-from .weight_files_hear import check_weight_files
+from .masking_hear import span_mask  # noqa: F401  (as above)
+from .outputs_hear import HEARForPreTrainingOutput, HEARFrameClassifierOutput, HEARModelOutput
+from .spectrogram_hear import HEARLogPower, HEARSpectrogram
+from .task_model_hear import (
+    HEARClassificationHead,
+    HEARLinearHead,
+    HEARSpectrogramMixture,
+    HEARTaskModel,
+    pool_statistics,
+)
+from .weight_files_hear import check_weight_files  # noqa: F401  (as above)
 
-
-class HEARPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, and downloading and loading of checkpoints.
-
-    | part | initial values |
-    |---|---|
-    | feature encoder | normal, Kaiming fan-in |
-    | linear layers, relative and absolute positions | normal, `initializer_range` |
-    | biases, also the attention's | 0 |
-    | norms | 1, 0 |
-    """
-
-    config_class: type[PreTrainedConfig] = HEARConfig
-    config: HEARConfig | HEARQuantizerConfig
-    base_model_prefix = "hear"
-    main_input_name = "input_values"
-    input_modalities = "audio"
-    supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the losses are means over the batch they are given
-    _no_split_modules = ["HEARLayer"]
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs) -> Self:
-        """Loads a model as Transformers does, and no weights that lie outside of its folder."""
-        if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
-            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        std = self.config.initializer_range
-        if isinstance(module, HEARFrontEnd):
-            for name, table in module.tables().items():
-                init.copy_(getattr(module, name), table)
-        elif isinstance(module, nn.Conv1d):
-            init.kaiming_normal_(module.weight)
-        elif isinstance(module, HEARAttention):
-            init.zeros_(module.content_bias)
-            init.zeros_(module.position_bias)
-            init.normal_(module.relative_keys, std=std)
-            init.normal_(module.relative_values, std=std)
-        elif isinstance(module, HEARTaskModel):
-            init.normal_(module.position_embeddings, std=std)
-
-    def _get_feat_extract_output_lengths(self, input_lengths: torch.Tensor | int):
-        """Number of encoder frames of clips of `input_lengths` samples."""
-        return num_encoder_frames(input_lengths, self.config.hop_length)
-
-    def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
-        if input_values.ndim != 2:
-            raise ValueError(
-                f"`input_values` must have shape (batch_size, num_samples), found: {tuple(input_values.shape)}. "
-                "Average the channels, and give a single clip as `input_values[None]`."
-            )
-        if input_values.shape[0] == 0:
-            raise ValueError("`input_values` must hold at least one clip, found: none. Leave empty batches out.")
-        minimum = self.config.win_length // 2 + 1
-        if input_values.shape[1] < minimum:
-            raise ValueError(
-                f"`input_values` must hold at least {minimum} samples a clip, found: {input_values.shape[1]}."
-            )
-        if attention_mask is not None and attention_mask.shape != input_values.shape:
-            raise ValueError(
-                f"`attention_mask` must have the shape of `input_values`, {tuple(input_values.shape)}, found: "
-                f"{tuple(attention_mask.shape)}. It marks samples, not frames."
-            )
-
-    def _check_frames(self, name: str, values: torch.Tensor | None, *expected: int) -> None:
-        """Refuses `values` of another shape than `expected`, with one row for each frame."""
-        if values is not None and values.shape != expected:
-            raise ValueError(
-                f"`{name}` must have shape {expected}, one row for each frame of 20 ms, found: {tuple(values.shape)}. "
-                "`_get_feat_extract_output_lengths` gives the number of frames."
-            )
-
-    def _outputs_wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
-        """Which outputs are asked for, by the call or else by the configuration."""
-        config = self.config
-        return (
-            bool(config.output_attentions if output_attentions is None else output_attentions),
-            bool(config.output_hidden_states if output_hidden_states is None else output_hidden_states),
-        )
-
-
-class HEARAcousticEncoder(HEARPreTrainedModel):
-    """Front end and acoustic model: what masked audio modelling trains, and what [`HEARModel`] builds on.
-
-    Args:
-        config ([`HEARConfig`]): Sizes of the model.
-        spectrogram ([`HEARFrontEnd`], *optional*): The front end, by default the log-mel spectrogram alone.
-    """
-
-    config: HEARConfig
-
-    def __init__(self, config: HEARConfig, spectrogram: HEARFrontEnd | None = None):
-        super().__init__(config)
-        self.spectrogram = HEARLogMel(config) if spectrogram is None else spectrogram
-        self.acoustic_model = HEARAcousticModel(config)
-
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        mask_time_indices: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> HEARModelOutput:
-        """Computes what [`HEARModel`] does up to the acoustic hidden states."""
-        self._check_inputs(input_values, attention_mask)
-        log_mel, frame_mask = self.spectrogram(input_values, attention_mask)
-        acoustic = self.encode(log_mel, frame_mask, mask_time_indices, output_attentions, output_hidden_states)
-        return HEARModelOutput(
-            acoustic_hidden_states=acoustic.last_hidden_state,
-            frame_mask=all_valid(acoustic.last_hidden_state) if frame_mask is None else frame_mask,
-            hidden_states=acoustic.hidden_states,
-            attentions=acoustic.attentions,
-        )
-
-    def encode(
-        self,
-        log_mel: torch.Tensor,
-        frame_mask: torch.Tensor | None,
-        mask_time_indices: torch.Tensor | None,
-        output_attentions: bool,
-        output_hidden_states: bool,
-    ):
-        """The acoustic model's outputs for normalised log-mel frames."""
-        batch_size, num_frames = log_mel.shape[0], log_mel.shape[1] // 2
-        self._check_frames("mask_time_indices", mask_time_indices, batch_size, num_frames)
-        masks = self.frame_masks(frame_mask, mask_time_indices, batch_size, num_frames)
-        log_mel = log_mel[:, : 2 * num_frames].to(self.dtype)
-        return self.acoustic_model(log_mel, masks, output_attentions, output_hidden_states)
-
-    def frame_masks(
-        self,
-        frame_mask: torch.Tensor | None,
-        mask_time_indices: torch.Tensor | None,
-        batch_size: int,
-        num_frames: int,
-    ) -> FrameMasks:
-        """The given masks, and those that SpecAugment draws in training."""
-        config, mask_feature_indices = self.config, None
-        if self.training and config.apply_spec_augment:
-            everything = torch.ones(batch_size, num_frames, dtype=torch.bool, device=self.device)
-            if mask_time_indices is None and config.mask_time_prob > 0:
-                mask_time_indices = span_mask(
-                    everything if frame_mask is None else frame_mask,
-                    config.mask_time_prob,
-                    config.mask_time_length,
-                    config.mask_time_min_masks,
-                )
-            if config.mask_feature_prob > 0:
-                mask_feature_indices = span_mask(
-                    everything[:, :1].expand(-1, config.hidden_size),
-                    config.mask_feature_prob,
-                    config.mask_feature_length,
-                    config.mask_feature_min_masks,
-                )
-        return FrameMasks(frame_mask, mask_time_indices, mask_feature_indices)
+# A label is silent in most frames: a new head that began at a probability of a half would first drive all frames to
+# one state (as in arXiv:1708.02002, section 4.1).
+SILENT_LOGIT = -4.0  # a probability of 2 %
 
 
 class HEARModel(HEARAcousticEncoder):
@@ -210,14 +58,15 @@ class HEARModel(HEARAcousticEncoder):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         _in_place: bool = False,
+        **kwargs,
     ) -> HEARModelOutput:
         r"""
         Args:
             input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
                 Mono waveform in [-1, 1] at `config.sampling_rate`, of any length from 201 samples (at 16 kHz) on.
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. On a
-                CPU, samples that are 0 between others are silence.
+                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. Between
+                real samples it is silence.
             mask_time_indices (`torch.BoolTensor` of shape `(batch_size, num_frames)`, *optional*):
                 True = frame that is masked in front of the acoustic model's layers.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
@@ -228,6 +77,7 @@ class HEARModel(HEARAcousticEncoder):
             `ValueError`: if the waveform has another shape than `(batch_size, num_samples)` or is too short, or a
                 mask has another shape.
         """
+        self._check_unused(kwargs)
         output_attentions, output_hidden_states = self._outputs_wanted(output_attentions, output_hidden_states)
         self._check_inputs(input_values, attention_mask)
 
@@ -396,7 +246,8 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.hear = HEARModel(config)
-        self.classifier = HEARClassificationHead(config)
+        has_hidden_layer = config.classifier_proj_size is not None
+        self.classifier = HEARClassificationHead(config) if has_hidden_layer else HEARLinearHead(config)
         self.post_init()
 
     def freeze_feature_encoder(self) -> None:
@@ -416,6 +267,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **kwargs,
     ) -> SequenceClassifierOutput:
         r"""
         Args:
@@ -430,6 +282,7 @@ class HEARForAudioClassification(HEARPreTrainedModel):
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
             return_dict (`bool`, *optional*): Whether to return a `SequenceClassifierOutput` rather than a tuple.
         """
+        self._check_unused(kwargs)
         outputs = self.hear(
             input_values,
             attention_mask=attention_mask,
@@ -445,4 +298,102 @@ class HEARForAudioClassification(HEARPreTrainedModel):
         )
 
 
-__all__ = ["HEARForAudioClassification", "HEARForPreTraining", "HEARModel", "HEARPreTrainedModel"]
+class HEARForAudioFrameClassification(HEARPreTrainedModel):
+    """HEAR with a linear head on each frame of 20 ms, which may have any number of labels: what is heard when.
+
+    It learns from labels of frames or of clips, for its frames are pooled to a result of the clip.
+
+    Args:
+        config ([`HEARConfig`]): Sizes, labels (`id2label`) and `frame_pooling`. The model's own is a copy with
+            `problem_type="multi_label_classification"`.
+    """
+
+    config: HEARConfig
+
+    def __init__(self, config: HEARConfig):
+        config = copy.deepcopy(config)
+        config.problem_type = "multi_label_classification"
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.hear = HEARModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.frame_classifier = nn.Linear(config.task_hidden_size, config.num_labels)  # type: ignore[arg-type]
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if module is self.frame_classifier:
+            init.constant_(module.bias, SILENT_LOGIT)
+
+    def freeze_feature_encoder(self) -> None:
+        """Freezes the convolution in front of the acoustic model."""
+        self.hear.acoustic_model.feature_encoder.requires_grad_(False)
+
+    def freeze_base_model(self) -> None:
+        """Freezes everything but the classification head."""
+        self.hear.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> HEARFrameClassifierOutput:
+        r"""
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+                Mono waveform in [-1, 1] at `config.sampling_rate`. See [`HEARFeatureExtractor`].
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                1 = real sample, 0 = padding.
+            labels (`torch.Tensor` of shape `(batch_size, num_frames, num_labels)` or `(batch_size, num_labels)`,
+                *optional*):
+                From 0 to 1 for each label of each frame, or of each clip: binary cross entropy of `logits` or of
+                `clip_logits`. -100 = not scored; nor are frames of padding.
+            output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
+            output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
+            return_dict (`bool`, *optional*): Whether to return a [`HEARFrameClassifierOutput`] rather than a tuple.
+
+        Raises:
+            `ValueError`: if `labels` have another shape.
+        """
+        self._check_unused(kwargs)
+        outputs = self.hear(
+            input_values,
+            attention_mask=attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            _in_place=True,
+        )
+        logits = self.frame_classifier(self.dropout(outputs.last_hidden_state))
+        clip_logits = pool_frame_logits(logits, outputs.frame_mask, self.config.frame_pooling)
+        loss = None
+        if labels is not None and labels.ndim == 2:
+            self._check_frames("labels", labels, *clip_logits.shape)
+            loss = binary_loss(clip_logits, labels)
+        elif labels is not None:
+            self._check_frames("labels", labels, *logits.shape)
+            loss = binary_loss(logits, labels.masked_fill(~outputs.frame_mask.unsqueeze(-1), IGNORED_LABEL))
+        return HEARFrameClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            clip_logits=clip_logits,
+            frame_mask=outputs.frame_mask,
+        )
+
+
+__all__ = [
+    "HEARForAudioClassification",
+    "HEARForAudioFrameClassification",
+    "HEARForPreTraining",
+    "HEARModel",
+    "HEARPreTrainedModel",
+]

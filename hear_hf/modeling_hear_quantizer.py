@@ -12,11 +12,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARWindowedLayers
 from .attention_hear import HEARAttention  # noqa: F401  (Transformers 5.4 copies only files that this one imports)
+from .base_hear import HEARPreTrainedModel
 from .configuration_hear import HEARQuantizerConfig
 from .frames_hear import all_valid, at_least_float32
 from .graphs_hear import fits  # noqa: F401  (as above)
 from .masking_hear import share_mask  # noqa: F401  (as above)
-from .modeling_hear import HEARPreTrainedModel
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
 from .spectrogram_hear import HEARLogMel
 from .task_model_hear import HEARTaskModel  # noqa: F401  (as above)
@@ -139,8 +139,8 @@ class HEARQuantizer(HEARQuantizerPreTrainedModel):
             input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
                 Mono waveform in [-1, 1] at `config.sampling_rate`, of any length. See [`HEARFeatureExtractor`].
             attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. On a
-                CPU, samples that are 0 between others are silence.
+                1 = real sample, 0 = padding. Padding may hold anything, on either side of the clip. Between
+                real samples it is silence.
             output_attentions (`bool`, *optional*): Whether to return the attention probabilities.
             output_hidden_states (`bool`, *optional*): Whether to return the hidden states of all layers.
             return_dict (`bool`, *optional*): Whether to return a [`HEARQuantizerOutput`] rather than a tuple.

@@ -37,6 +37,34 @@ class HEARModelOutput(ModelOutput):
 
 
 @dataclass
+class HEARFrameClassifierOutput(ModelOutput):
+    """
+    Output of [`HEARForAudioFrameClassification`]: Transformers' `TokenClassifierOutput`, and the result of the clip.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*, with `labels`):
+            Binary cross entropy of the labels of frames or of clips.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_frames, num_labels)`):
+            Scores of the labels of each frame of 20 ms, before the sigmoid.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, with `output_hidden_states=True`):
+            As in [`HEARModelOutput`].
+        attentions (`tuple(torch.FloatTensor)`, *optional*, with `output_attentions=True`):
+            As in [`HEARModelOutput`].
+        clip_logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
+            Scores of the labels of each clip, pooled from its valid frames as `config.frame_pooling` says, in float32.
+        frame_mask (`torch.BoolTensor` of shape `(batch_size, num_frames)`):
+            True where a frame belongs to the clip, False where it is padding.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    clip_logits: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+
+
+@dataclass
 class HEARForPreTrainingOutput(ModelOutput):
     """
     Output of [`HEARForPreTraining`].

@@ -15,9 +15,9 @@ def check_rates(name: str, config: Any, feature_extractor: Any) -> None:
     Raises:
         `ValueError`: The two rates differ.
     """
-    rate = getattr(config, "sampling_rate", None)
-    if rate is not None and rate != feature_extractor.sampling_rate:
+    rate, other = (getattr(one, "sampling_rate", None) for one in (config, feature_extractor))
+    if rate is not None and rate != other:
         raise ValueError(
             f"The `sampling_rate` of {name} must be the same in its config.json and preprocessor_config.json, found: "
-            f"{rate} and {feature_extractor.sampling_rate} Hz. Correct the one that is wrong."
+            f"{rate} and {other} Hz. Correct the one that is wrong."
         )

@@ -13,7 +13,7 @@ from torch import nn
 
 from .configuration_hear import MEL_SAMPLING_RATE, HEARConfig, HEARQuantizerConfig
 from .frames_hear import frame_mask, in_segments, num_encoder_frames
-from .graphs_hear import at_once, exported_as, is_readable, multiplied_power_spectrogram
+from .graphs_hear import at_once, exported_as, is_readable, multiplied_power_spectrogram, without_autocast
 
 MEL_N_FFT = 1024
 MEL_HOP_LENGTH = MEL_SAMPLING_RATE // 100  # 160 samples = 10 ms
@@ -78,10 +78,11 @@ class HEARClips:
         lengths = real.sum(-1, keepdim=True).clamp(min=1)
         means = torch.where(real, waveform, 0.0).sum(-1, keepdim=True) / lengths
         starts = real.int().argmax(-1, keepdim=True)
-        if has_holes(real):  # they become silence, the clip's mean
+        if may_have_holes(real):  # they become silence, the clip's mean
             waveform = torch.where(real, waveform, means)
-            stops = real.shape[1] - real.flip(-1).int().argmax(-1, keepdim=True)
-            lengths = torch.where(real.any(-1, keepdim=True), stops - starts, lengths)
+            places = torch.arange(1, real.shape[1] + 1, dtype=torch.int32, device=real.device)
+            stops = torch.where(real, places, 0).amax(-1, keepdim=True)
+            lengths = (stops - starts).clamp(min=1)
         return cls(waveform, starts, lengths, means, True)
 
     def spectrogram_mask(self, hop_length: int) -> torch.Tensor:
@@ -97,7 +98,8 @@ class HEARClips:
 
     def segment(self, start: int, stop: int) -> torch.Tensor:
         """Samples start..stop of each clip, (B, S), mirrored at the clip's own ends."""
-        position = torch.arange(start, stop, device=self.waveform.device).abs()
+        position = torch.arange(start, stop, device=self.waveform.device)
+        position = torch.maximum(position, -position)  # OpenVINO 2026.4 leaves constant integers negative in `abs`
         position = torch.where(position < self.lengths, position, 2 * (self.lengths - 1) - position).clamp(min=0)
         if self.padded:
             return self.waveform.gather(1, self.starts + position) - self.means
@@ -161,6 +163,12 @@ class HEARFrontEnd(nn.Module):
             tables["resampling_kernel"] = sinc_resampling_kernel(self.source_rate, self.mel_rate)
         return tables
 
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        # `to_empty`, after which a state dict is loaded, leaves anything in the tables, which no state dict has.
+        super()._load_from_state_dict(*args, **kwargs)
+        for name, table in self.tables().items():
+            getattr(self, name).copy_(table)
+
     def _apply(self, fn, recurse=True):
         # `.half()` and `.to(dtype)` move the tables but must not round them.
         tables = dict(self.named_buffers(recurse=False))
@@ -193,7 +201,7 @@ class HEARLogMel(HEARFrontEnd):
             log-mel `(batch_size, num_frames, num_mel_bins)` and the mask `(batch_size, num_frames // 2)` of the valid
             encoder frames, or `None` where no `attention_mask` is given, or on a CPU one without padding.
         """
-        with torch.autocast(device_type=input_values.device.type, enabled=False):
+        with without_autocast(input_values.device.type):
             clips = HEARClips.from_batch(input_values.float(), attention_mask)
             log_mel = self.log_mel(clips)
         return log_mel, clips.frame_mask(self.hop_length)
@@ -227,7 +235,7 @@ class HEARSpectrogram(HEARFrontEnd):
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, HEARLogPower, torch.Tensor | None]:
         """Computes what [`HEARLogMel`] does and, between the two, the [`HEARLogPower`] of the same frames."""
-        with torch.autocast(device_type=input_values.device.type, enabled=False):
+        with without_autocast(input_values.device.type):
             clips = HEARClips.from_batch(input_values.float(), attention_mask)
             log_mel, log_power = self.log_spectra(clips)
         return log_mel, log_power, clips.frame_mask(self.hop_length)
@@ -258,10 +266,10 @@ def has_no_padding(attention_mask: torch.Tensor) -> bool:
     return is_readable(attention_mask) and bool(attention_mask.min() > 0)  # `all` would copy it
 
 
-def has_holes(real: torch.Tensor) -> bool:
-    """Whether a mask is known to hide samples between others."""
+def may_have_holes(real: torch.Tensor) -> bool:
+    """Whether a mask hides samples between others, or is not known not to."""
     if not is_readable(real):
-        return False
+        return True
     begins = (real[:, 1:] > real[:, :-1]).sum(-1) + real[:, 0]
     return bool((begins > 1).any())
 

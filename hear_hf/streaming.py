@@ -1,13 +1,15 @@
 """Classification of live audio: blocks of samples -> results of sliding windows, and a decision on the whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from .feature_extraction_hear import HEARFeatureExtractor
-from .modeling_hear import HEARForAudioClassification
+from .frame_head_hear import join_terms, pooling_terms
+from .modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 from .scores import scores_of
 
 
@@ -22,12 +24,16 @@ class HEARStreamResult:
         logits (`torch.FloatTensor` of shape `(num_labels,)`): The model's logits, in float32 on the CPU.
         scores (`torch.FloatTensor` of shape `(num_labels,)`):
             Softmax of the logits; their sigmoid for several labels; the logits themselves for a regression.
+        frame_scores (`torch.FloatTensor` of shape `(num_frames, num_labels)`, *optional*):
+            Of a model of frames: of a window, the scores of its frames of 20 ms that no earlier window had, and of
+            the end of the stream: the others. One after another they are the frames of the stream.
     """
 
     start: float
     end: float
     logits: torch.Tensor
     scores: torch.Tensor
+    frame_scores: torch.Tensor | None = None
 
 
 class BlockChecks(HEARFeatureExtractor):
@@ -51,7 +57,8 @@ class HEARStream:
     share it.
 
     Args:
-        model ([`HEARForAudioClassification`]): The model, on any device. It is put into eval mode.
+        model ([`HEARForAudioClassification`] or [`HEARForAudioFrameClassification`]):
+            The model, on any device. It is put into eval mode.
         sampling_rate (`int`): Rate of the blocks in Hz, which must be the model's.
         window_seconds (`float`, *optional*, defaults to 2.0):
             Length of a window, at most `segment_seconds`. Best is that of the clips that the model was trained on.
@@ -78,17 +85,23 @@ class HEARStream:
     ```
     """
 
+    model: Any  # of either class
+
     def __init__(
         self,
-        model: HEARForAudioClassification,
+        model: HEARForAudioClassification | HEARForAudioFrameClassification,
         sampling_rate: int,
         window_seconds: float = 2.0,
         hop_seconds: float = 0.5,
         segment_seconds: float = 30.0,
         batch_size: int = 8,
     ):
-        if not (hasattr(model, "hear") and hasattr(model, "classifier")):
-            raise TypeError(f"`model` must be a HEARForAudioClassification, found: {type(model).__name__}.")
+        self.has_frames = hasattr(model, "frame_classifier")
+        if not (hasattr(model, "hear") and (self.has_frames or hasattr(model, "classifier"))):
+            raise TypeError(
+                "`model` must be a HEARForAudioClassification or a HEARForAudioFrameClassification, "
+                f"found: {type(model).__name__}."
+            )
         self.model, self.sampling_rate, self.batch_size = model.eval(), model.config.sampling_rate, batch_size
         self.clip_checks = HEARFeatureExtractor(sampling_rate=self.sampling_rate)
         self.block_checks = BlockChecks(sampling_rate=self.sampling_rate)
@@ -104,6 +117,11 @@ class HEARStream:
                 f"{shortest} samples, and `batch_size` must be positive, found: {hop_seconds=}, {window_seconds=}, "
                 f"{segment_seconds=}, {batch_size=}."
             )
+        if self.has_frames and self.hop % model.config.inputs_to_logits_ratio:
+            raise ValueError(
+                f"`hop_seconds` must be a multiple of 0.02, the length of a frame, found: {hop_seconds}. Round it."
+            )
+        self._pooling: Any = FramePooling() if self.has_frames else ClipPooling()
         self._kept = torch.zeros(2 * self.segment, dtype=torch.float32, device="cpu")
         self.reset()
 
@@ -111,7 +129,7 @@ class HEARStream:
         """Forgets the audio so far; the next block begins a new stream."""
         self._num_dropped = self._num_kept = 0  # samples: read into `_pooled`, and in `_kept`
         self._next_window = 0  # its first sample
-        self._pooled: tuple[torch.Tensor, int] | None = None
+        self._pooled: Any = None
 
     @property
     def seconds(self) -> float:
@@ -162,16 +180,32 @@ class HEARStream:
                 f"found: {num_samples}. Push more of them, or see why its source ends so soon."
             )
         (samples,) = self.clip_checks(self._kept[: self._num_kept], sampling_rate=self.sampling_rate).input_values
-        pooled, _ = self._pool(torch.from_numpy(samples))
-        logits = self.model.classifier(pooled)
+        logits = self._pooling.logits(self.model, self._pool(torch.from_numpy(samples)))
         return self._result(logits[0], 0, num_samples)
 
     def finish(self) -> HEARStreamResult:
-        """Returns the [`~HEARStream.decision`] and ends the stream; the next block begins a new one."""
+        """
+        Returns the [`~HEARStream.decision`] and ends the stream; the next block begins a new one.
+
+        Of a model of frames the result has the `frame_scores` of the last frames, which no window had.
+        """
         try:
-            return self.decision()
+            whole = self.decision()
+            return replace(whole, frame_scores=self._last_frames()) if self.has_frames else whole
         finally:
             self.reset()
+
+    @torch.no_grad()
+    def _last_frames(self) -> torch.Tensor:
+        """Those behind the last complete window, (n, L)."""
+        samples = self._kept[self._next_window - self._num_dropped : self._num_kept]
+        if len(samples) < self.clip_checks.min_num_samples:
+            return torch.zeros(0, self.model.config.num_labels)
+        num_known = 0 if self._next_window == 0 else self._frames_of(self.window) - self._frames_of(self.hop)
+        return self.model(samples[None].to(self.model.device)).logits[0, num_known:].float().sigmoid().cpu()
+
+    def _frames_of(self, num_samples: int) -> int:
+        return self.model._get_feat_extract_output_lengths(num_samples)
 
     def _classify_windows(self) -> list[HEARStreamResult]:
         results: list[HEARStreamResult] = []
@@ -179,15 +213,24 @@ class HEARStream:
         if len(samples) < self.window:
             return results
         for windows in samples.unfold(0, self.window, self.hop).split(self.batch_size):
-            for logits in self.model(windows.to(self.model.device)).logits:
-                results.append(self._result(logits, self._next_window, self._next_window + self.window))
+            outputs = self.model(windows.to(self.model.device))
+            for row, logits in enumerate(outputs.clip_logits if self.has_frames else outputs.logits):
+                frames = self._new_frames(outputs.logits[row]) if self.has_frames else None
+                results.append(self._result(logits, self._next_window, self._next_window + self.window, frames))
                 self._next_window += self.hop
         return results
 
-    def _result(self, logits: torch.Tensor, start: int, stop: int) -> HEARStreamResult:
+    def _new_frames(self, logits: torch.Tensor) -> torch.Tensor:
+        """Those of a window, (n, L), that the one before it had not: of the first one all."""
+        return logits if self._next_window == 0 else logits[-self._frames_of(self.hop) :]
+
+    def _result(
+        self, logits: torch.Tensor, start: int, stop: int, frames: torch.Tensor | None = None
+    ) -> HEARStreamResult:
         logits = logits.float().cpu()
         scores = scores_of(logits, self.model.config.problem_type)
-        return HEARStreamResult(start / self.sampling_rate, stop / self.sampling_rate, logits, scores)
+        frame_scores = None if frames is None else frames.float().sigmoid().cpu()
+        return HEARStreamResult(start / self.sampling_rate, stop / self.sampling_rate, logits, scores, frame_scores)
 
     def _drop_segment(self) -> None:
         """Pools the older half of the audio that is kept, and drops it."""
@@ -196,11 +239,38 @@ class HEARStream:
         self._num_dropped += self.segment
         self._num_kept -= self.segment
 
-    def _pool(self, samples: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Statistics, (1, 3D), and number of all frames of the dropped audio and of the `samples` that follow it."""
-        outputs = self.model.hear(samples[None].to(self.model.device))
-        last = outputs.pooler_output, outputs.last_hidden_state.shape[1]
-        return last if self._pooled is None else join_pooled(self._pooled, last)
+    def _pool(self, samples: torch.Tensor) -> Any:
+        """What the decision needs of all frames of the dropped audio and of the `samples` that follow it."""
+        last = self._pooling.read(self.model, samples[None].to(self.model.device))
+        return last if self._pooled is None else self._pooling.join(self.model, self._pooled, last)
+
+
+class ClipPooling:
+    """Statistics, (1, 3D), and number of all frames: what a classifier's head reads."""
+
+    def read(self, model: Any, samples: torch.Tensor) -> tuple[torch.Tensor, int]:
+        outputs = model.hear(samples)
+        return outputs.pooler_output, outputs.last_hidden_state.shape[1]
+
+    def join(self, model: Any, first, second) -> tuple[torch.Tensor, int]:
+        return join_pooled(first, second)
+
+    def logits(self, model: Any, pooled: tuple[torch.Tensor, int]) -> torch.Tensor:
+        return model.classifier(pooled[0])
+
+
+class FramePooling:
+    """The terms from which the probabilities of all frames are pooled, (1, L) each."""
+
+    def read(self, model: Any, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = model(samples)
+        return pooling_terms(outputs.logits, outputs.frame_mask, model.config.frame_pooling)
+
+    def join(self, model: Any, first, second) -> tuple[torch.Tensor, torch.Tensor]:
+        return join_terms(first, second, model.config.frame_pooling)
+
+    def logits(self, model: Any, terms: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return terms[0] - terms[1]
 
 
 def join_pooled(first: tuple[torch.Tensor, int], second: tuple[torch.Tensor, int]) -> tuple[torch.Tensor, int]:

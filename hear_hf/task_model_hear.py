@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from .configuration_hear import HEARConfig
 from .frames_hear import at_least_float32
-from .graphs_hear import at_once
+from .graphs_hear import at_once, without_autocast
 
 POOLING_EPS = 1e-8
 
@@ -135,10 +135,13 @@ def joined_statistics(
 
 
 class HEARBatchNorm(nn.BatchNorm1d):
-    """Batch norm that normalises a training batch of one clip, which has no variance, by the running statistics."""
+    """Batch norm that in training, too, may normalise by the running statistics, and leaves them as they are.
+
+    It does so where it is frozen, for an adapter does not save them, and with one clip, which has no variance.
+    """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.training and hidden_states.shape[0] == 1:
+        if self.training and (hidden_states.shape[0] == 1 or not self.weight.requires_grad):
             return nn.functional.batch_norm(
                 hidden_states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
@@ -154,13 +157,27 @@ class HEARClassificationHead(nn.Module):
 
     def __init__(self, config: HEARConfig):
         super().__init__()
-        self.dense = nn.Linear(3 * config.task_hidden_size, config.classifier_proj_size)
-        self.batch_norm = HEARBatchNorm(config.classifier_proj_size)
+        width: int = config.classifier_proj_size  # type: ignore[assignment]  # else the head is linear
+        self.dense = nn.Linear(3 * config.task_hidden_size, width)
+        self.batch_norm = HEARBatchNorm(width)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(config.classifier_proj_size, config.num_labels)  # type: ignore[arg-type]  # never None
+        self.out_proj = nn.Linear(width, config.num_labels)  # type: ignore[arg-type]  # never None
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        with without_autocast(pooled.device.type):
+            # Not the linear layer's type: a quantised one may have another than its inputs, or none.
+            hidden_states = self.dense(pooled.to(self.batch_norm.weight.dtype))
+            hidden_states = nn.functional.relu(self.batch_norm(hidden_states))
+            return self.out_proj(self.dropout(hidden_states))
+
+
+class HEARLinearHead(nn.Module):
+    """Pooled statistics -> logits without a hidden layer, where `classifier_proj_size` is `None`."""
+
+    def __init__(self, config: HEARConfig):
+        super().__init__()
+        self.out_proj = nn.Linear(3 * config.task_hidden_size, config.num_labels)  # type: ignore[arg-type]
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device_type=pooled.device.type, enabled=False):
-            hidden_states = self.dense(pooled.to(self.dense.weight.dtype))
-            hidden_states = nn.functional.relu(self.batch_norm(hidden_states))
-            return self.out_proj(self.dropout(hidden_states))
+            return self.out_proj(pooled.to(self.out_proj.weight.dtype))

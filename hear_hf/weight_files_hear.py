@@ -1,29 +1,63 @@
-"""Which files the weights of a folder are read from: those beside its configuration, whatever its files name."""
+"""Which files the weights of a model are read from: those beside its configuration, whatever its files name."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import cached_file
 
-def check_weight_files(folder: Path) -> None:
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+def check_weight_files(model: str, **options: Any) -> None:
     """
-    Checks that a folder names no weights outside of it, by absolute paths or `..`.
+    Checks that a model names no weights outside of its folder or repository, by absolute paths or `..`.
 
     Args:
-        folder (`Path`): What `from_pretrained` is about to load. A file that is missing or broken is left to it.
+        model (`str`): What `from_pretrained` is about to load: a folder, or a name of the Hub. A file that is missing
+            or broken is left to it.
+        **options: What `from_pretrained` was given.
 
     Raises:
         `ValueError`: An index of shards or the configuration names a file elsewhere.
     """
-    named = [("config.json", _read(folder / "config.json").get("transformers_weights"))]
-    for path in sorted(folder.glob("*.index*.json")):
-        shards = _read(path).get("weight_map")
-        named += [(path.name, shard) for shard in (shards.values() if isinstance(shards, dict) else ())]
-    for file, name in named:
-        if isinstance(name, str) and ("/" in name or "\\" in name):
-            raise ValueError(
-                f"{file} must name weights beside it, found: {name[:100]!r}. Save the model anew with save_pretrained."
-            )
+    is_folder = os.path.isdir(model)
+    for path in _in_folder(Path(model, options.get("subfolder") or "")) if is_folder else _on_hub(model, options):
+        content = _read(path)
+        shards = content.get("weight_map")
+        for name in (content.get("transformers_weights"), *(shards.values() if isinstance(shards, dict) else ())):
+            if isinstance(name, str) and ("/" in name or "\\" in name):
+                raise ValueError(
+                    f"{path.name} must name weights beside it, found: {name[:100]!r}. Save the model anew with "
+                    "save_pretrained."
+                )
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    return [folder / "config.json", *sorted(folder.glob("*.index*.json"))]
+
+
+def _on_hub(model: str, options: dict[str, Any]) -> Iterator[Path]:
+    """Downloads the files that name weights, as Transformers is about to do."""
+    given = {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}
+    variant = f".index.{options['variant']}" if options.get("variant") else ".index"
+    names = ["config.json", *(name.replace(".index", variant) for name in INDICES)]
+    while names:
+        path = cached_file(
+            model,
+            names.pop(0),
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **given,
+        )
+        if path is not None:
+            yield Path(path)
+            index = _read(Path(path)).get("transformers_weights")
+            names += [index] if isinstance(index, str) and index.endswith(".json") else []
 
 
 def _read(path: Path) -> dict[str, Any]:

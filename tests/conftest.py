@@ -14,6 +14,7 @@ import pytest
 # Tests whose names begin with these share what is costly to make, and so a worker of pytest-xdist.
 TOGETHER = (
     "tests/commands/test_space_browser.py",
+    "tests/commands/test_web_page.py",
     "tests/deployment/",
     "tests/model/test_parity.py::test_log_power_agrees_to_1e_5_where",
     "tests/model/test_remote_code.py",

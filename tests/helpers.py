@@ -8,7 +8,7 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from golden import golden_model
-from hear_hf import HEARForAudioClassification
+from hear_hf import HEARConfig, HEARForAudioClassification
 
 # The small model of `fixtures/`. The sizes all differ, so that no two can be taken for one another.
 SMALL = {
@@ -29,6 +29,15 @@ SOUND_LABELS = {i: f"sound {i}" for i in range(5)}  # of the teacher of sounds i
 
 def small_model(**changes) -> HEARForAudioClassification:
     return golden_model(**SMALL | changes)
+
+
+def linear_model(**changes) -> HEARForAudioClassification:
+    """The small model with a linear head, whose weights are drawn."""
+    model = HEARForAudioClassification(HEARConfig(**SMALL | {"classifier_proj_size": None} | changes))
+    model.hear.load_state_dict(small_model().hear.state_dict())
+    head = model.classifier.out_proj
+    head.weight.data = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(0))
+    return model.eval()
 
 
 def noise(num_samples: int, seed: int = 0) -> torch.Tensor:

@@ -121,15 +121,14 @@ def build_app(classifier: Classifier) -> gr.Blocks:
                 )
                 window = gr.Slider(0.5, 10, 2, step=0.5, label="Window (s)", info="Shorter: when? Longer: what?")
                 threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info="Least score in the table")
-                name = gr.Textbox(
-                    classifier.name, label="Model", info="A repository of the Hub", visible=bool(visitors_models())
-                )
+                own = "" if os.path.exists(classifier.name) else classifier.name  # no visitor needs the server's path
+                name = gr.Textbox(own, label="Model", info="A repository of the Hub", visible=bool(visitors_models()))
             with gr.Column(scale=3, min_width=320):
                 labels = gr.Label(num_top_classes=5, label="In the whole clip")
                 plot = gr.Plot(label="Over time", show_label=False, elem_classes="plot")
         table = gr.Dataframe(headers=["Start (s)", "End (s)", "Label", "Score"], label="Heard when", max_height=400)
         gr.Markdown(f"Up to {MAX_SECONDS // 60} minutes. Clips are deleted within two hours.")
-        examples.click(lambda sample: example(files[sample[0]]), examples, audio)
+        examples.click(lambda sample: example(files[sample[0]]), examples, audio, api_visibility="private")
         inputs, outputs = [audio, window, threshold, name], [labels, plot, table]
         triggers = [audio.change, window.change, threshold.change, name.submit]
         # While one run lasts, a slider moves on: only where it comes to rest counts.

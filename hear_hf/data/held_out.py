@@ -69,7 +69,7 @@ def divide_clips(
         `ValueError`: Nothing can be held out.
     """
     clips = [label if isinstance(label, list) else [label] for label in labels]
-    unit_of = _joined(keys, list(range(len(keys))) if groups is None else groups)
+    unit_of = joined_groups(keys, list(range(len(keys))) if groups is None else groups)
     remaining = Counter(chain(*clips))
     units, strata = defaultdict(list), defaultdict(list)
     for index in range(len(clips)):
@@ -96,7 +96,7 @@ def divide_clips(
     return sorted(set(range(len(clips))) - set(validation)), sorted(validation)
 
 
-def _joined(keys: list[Hashable], groups: list[Hashable]) -> list[Hashable]:
+def joined_groups(keys: list[Hashable], groups: list[Hashable]) -> list[Hashable]:
     """Groups, joined where the same clip is in several of them."""
     merged = {group: group for group in groups}
     of_clip: dict[Hashable, Hashable] = {}

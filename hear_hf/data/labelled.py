@@ -85,7 +85,13 @@ class DataArguments(SourceArguments):
             raise ValueError(f"`validation_share` must lie between 0 and 1, found: {self.validation_share}")
 
 
-def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: tuple[str, ...] = ()) -> DatasetDict:
+def load_labelled_audio(
+    data_args: DataArguments,
+    seed: int = 0,
+    keep_columns: tuple[str, ...] = (),
+    hold_out: bool = True,
+    min_classes: int = 2,
+) -> DatasetDict:
     """
     Loads labelled clips from the source that `data_args` names, and leaves out those that cannot be used.
 
@@ -99,6 +105,10 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
             `max_eval_samples` keep, and the spoken digits.
         keep_columns (`tuple[str, ...]`, *optional*, defaults to none):
             Further columns to keep, which all splits must have.
+        hold_out (`bool`, *optional*, defaults to `True`):
+            Whether to draw a validation split from the training clips where there is none.
+        min_classes (`int`, *optional*, defaults to 2):
+            How many classes there must be where a clip has one label.
 
     Returns:
         `DatasetDict`: The splits `train`, `validation` and, where there is one, `test`, each with the columns `audio`
@@ -111,14 +121,15 @@ def load_labelled_audio(data_args: DataArguments, seed: int = 0, keep_columns: t
             the message says which.
     """
     splits = load_splits(data_args, seed)
-    groups = _validation_groups(splits, data_args.group_column)
+    hold_out = hold_out and "validation" not in splits
+    groups = _validation_groups(splits, data_args.group_column) if hold_out else None
     for split, dataset in splits.items():
         _require_columns(dataset, list(keep_columns), split, "the column's name, or leave the split out")
-    splits = encode_labels(splits, data_args.multi_label, keep_columns)
+    splits = encode_labels(splits, data_args.multi_label, keep_columns, min_classes)
     keys = {split: clip_keys(dataset) for split, dataset in splits.items()}
     warn_of_repeated(splits, keys)
     rng = np.random.default_rng(seed)
-    if "validation" not in splits:
+    if hold_out:
         labels = splits["train"]["label"][:]
         train, validation = divide_clips(labels, keys["train"], groups, data_args.validation_share, rng)
         splits["validation"] = splits["train"].select(validation)
@@ -148,7 +159,7 @@ def draw_per_class(dataset: Dataset, limit: int, rng: np.random.Generator) -> Da
 
 def _validation_groups(splits: dict[str, Dataset], column: str | None) -> list[Hashable] | None:
     """The group of each training clip, where a validation split is to be drawn that divides none of them."""
-    if column is None or "validation" in splits:
+    if column is None:
         return None
     _require_columns(splits["train"], [column], "train", "--group_column")
     return splits["train"][column][:]

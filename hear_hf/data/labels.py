@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def encode_labels(
-    splits: dict[str, Dataset], multi_label: bool | None, keep_columns: tuple[str, ...]
+    splits: dict[str, Dataset], multi_label: bool | None, keep_columns: tuple[str, ...], min_classes: int = 2
 ) -> dict[str, Dataset]:
     """
     Gives all splits the same classes, and drops every column but `audio`, `label` and those to keep.
@@ -25,6 +25,7 @@ def encode_labels(
             Whether a clip may have any number of labels. By default lists and names joined by ";" say so, the latter
             with a warning.
         keep_columns (`tuple[str, ...]`): Further columns, which all splits have.
+        min_classes (`int`, *optional*, defaults to 2): How many classes there must be where a clip has one label.
 
     Raises:
         `ValueError`: Labels are missing, of no use, or of one split only.
@@ -51,7 +52,7 @@ def encode_labels(
 
     used = {split: set(chain(*values) if multi_label else values) for split, values in labels.items()}
     names = class_names["train"] or _sorted_names(used["train"])
-    if len(names) < (1 if multi_label else 2):
+    if len(names) < (1 if multi_label else min_classes):
         raise ValueError(f"The train split must have at least two classes, found: {names}")
     for split, found in used.items():
         if found - set(names):

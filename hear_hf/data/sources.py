@@ -267,9 +267,19 @@ def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
             first_row = pd.read_csv(path, sep=SEPARATORS[suffix], nrows=1)
         except pd.errors.EmptyDataError as error:
             raise _no_clips(path) from error
+        except pd.errors.ParserError as error:
+            raise _no_table(path, error) from error
         header, num_rows = tuple(first_row.columns), len(first_row)
+        if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+            raise ValueError(
+                f"The columns of {path} must be separated by {SEPARATORS[suffix]!r}, found the only one "
+                f"{header[0][:100]!r}. Save it with commas, or with tabs as .tsv."
+            )
     elif suffix == ".parquet":
-        num_rows = pq.read_metadata(path).num_rows
+        try:
+            num_rows = pq.read_metadata(path).num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise _no_table(path, error) from error
     if num_rows == 0:
         raise _no_clips(path)
     return path.parent, suffix, header
@@ -291,7 +301,9 @@ def _check_encoding(path: Path) -> None:
 
 
 def _no_utf8(path: Path, line: int, content: bytes) -> ValueError:
-    if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        encoding = "UTF-32"
+    elif b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "UTF-16"
     else:  # of these two the latter alone has characters from 0x80 to 0x9f
         encoding = "WINDOWS-1252" if re.search(rb"[\x80-\x9f]", content) else "ISO-8859-1"
@@ -305,9 +317,9 @@ def _read(paths: list[Path], streaming: bool, settings: dict[str, Any]) -> Datas
     files = [glob.escape(str(path)) for path in paths]  # `load_dataset` takes them for patterns
     try:
         dataset = load_dataset(**settings, data_files=files, split="train", streaming=streaming)
-    except DatasetGenerationError:  # their columns may differ
+    except DatasetGenerationError as error:  # their columns may differ
         if len(paths) == 1:
-            raise
+            raise _no_table(paths[0], error.__cause__ or error) from error
         return concatenate_datasets([_read([path], streaming, settings) for path in paths])
     except ValueError as error:
         if "no data" not in str(error):  # in an empty JSON file
@@ -316,6 +328,11 @@ def _read(paths: list[Path], streaming: bool, settings: dict[str, Any]) -> Datas
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise _no_clips(paths[0])
     return dataset
+
+
+def _no_table(path: Path, error: BaseException) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"{path} must be a table that can be read, found: {reason}. Correct it, or write it anew.")
 
 
 def _no_clips(path: Path) -> ValueError:

@@ -17,13 +17,11 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from ..arguments import option
+from ..events import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS
 
 TEACHER_COLUMN = "teacher_hidden_states"
 NUM_FRAMES_COLUMN = "num_frames"  # of flat features
 NUM_STATISTICS_CLIPS = 2_000
-ENCODER_FRAME_SECONDS = 0.02
-# Frame t spans the spectrogram frames 2t and 2t + 1, which are centred at 20 t ms and 20 t + 10 ms.
-FIRST_FRAME_SECONDS = 0.005
 
 
 Frames = TypeVar("Frames", np.ndarray, torch.Tensor)  # (num_frames, hidden_size)

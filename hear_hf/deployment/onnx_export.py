@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx
 import torch
 from onnx import helper
 from transformers import AutoConfig
+from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 
 import hear_hf
 
@@ -19,7 +21,10 @@ from ..modeling_hear import HEARForAudioClassification
 from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
 from .onnx_session import largest_difference, milliseconds, model_inputs, open_session, ragged_batch
 
-FILES = {"float32": "model.onnx", "float16": "model_float16.onnx", "int8": "model_int8.onnx"}
+# Where transformers.js looks for the types that it calls fp32, fp16 and q8, in a repository of the Hub.
+FOLDER = "onnx"
+FILES = {"float32": "model.onnx", "float16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
+EARLIER = ("model.onnx", "model_float16.onnx", "model_int8.onnx")  # what the first exports wrote beside that folder
 # Largest difference of a logit from PyTorch's, in the units of `largest_difference`.
 TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 0.25}
 TIMED_SECONDS = 10
@@ -78,6 +83,49 @@ def label_names(model: HEARForAudioClassification) -> list[str]:
     return [name for _, name in sorted((model.config.id2label or {}).items())]
 
 
+def exported_files(folder: Path) -> dict[str, Path]:
+    """The files of an export by their types, those that there are."""
+    paths = {dtype: folder / FOLDER / file for dtype, file in FILES.items()}
+    return {dtype: path for dtype, path in paths.items() if path.is_file()}
+
+
+def earlier_files(folder: Path) -> str:
+    """Says which files of the first exports a folder still holds; empty if there are none."""
+    found = [file for file in EARLIER if (folder / file).is_file()]
+    names = f"{FOLDER}/{{{', '.join(FILES.values())}}}"
+    return f"{folder} holds {', '.join(found)} of an earlier version: today's are {names}." if found else ""
+
+
+def copy_configuration(name: str, folder: Path) -> None:
+    """Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself."""
+    for file in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME):
+        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+        if found and not (folder / file).exists():
+            shutil.copyfile(found, folder / file)
+
+
+def check_exported(folder: Path) -> None:
+    """
+    Compares the exported files of a model's folder with the model in it.
+
+    Raises:
+        `ValueError`: There is none, one is of other weights or other labels, or the model is no HEAR classifier.
+    """
+    files = exported_files(folder)
+    if not files:
+        raise ValueError(f"{FOLDER}/ must hold files of export_onnx.py, found none. Export the model into its folder.")
+    model = load_classifier(str(folder))
+    for dtype, path in files.items():
+        session = open_session(path)
+        labels = session.get_modelmeta().custom_metadata_map.get("labels", "null")
+        difference = largest_difference(session, model)
+        if json.loads(labels) != label_names(model) or not difference <= TOLERANCES[dtype]:
+            raise ValueError(
+                f"{FOLDER}/{path.name} must have the model's labels and, within {TOLERANCES[dtype]}, its logits, "
+                f"found a difference of {difference:.2g} or other labels. Export the model again."
+            )
+
+
 def export_file(
     graph: onnx.ModelProto,
     dtype: str,
@@ -92,26 +140,28 @@ def export_file(
         graph (`onnx.ModelProto`): What `to_onnx` made of the model.
         dtype (`str`): "float32", "float16" or "int8".
         model (`HEARForAudioClassification`): The model to compare with.
-        folder (`Path`): A folder that exists; the file's name is in `FILES`.
+        folder (`Path`): An export's folder, which exists; the file is in its `FOLDER`, under its name in `FILES`.
         calibration_files (`list[Path]`, *optional*): Audio on which int8 measures its ranges.
 
     Raises:
         `ValueError`: The logits differ too much from PyTorch's. An older file stays as it was.
     """
+    target = folder / FOLDER / FILES[dtype]
+    target.parent.mkdir(exist_ok=True)
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     clips = CalibrationClips(calibration_files, model.config.sampling_rate) if calibration_files else None
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
-        path = Path(scratch, FILES[dtype])
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
+        path = Path(scratch, target.name)
         write_graph(copy, dtype, path, clips)
         add_metadata(path, model)
         measurement = measure_file(path, model)
         if not measurement.difference <= TOLERANCES[dtype]:  # `not <=` catches NaN too
             raise ValueError(
                 f"The logits of the {dtype} model must be within {TOLERANCES[dtype]} of PyTorch's, in units of the "
-                f"largest, found {measurement.difference:.2g}: {FILES[dtype]} is not written. Take another --dtype."
+                f"largest, found {measurement.difference:.2g}: {target.name} is not written. Take another --dtype."
             )
-        os.replace(path, folder / FILES[dtype])
+        os.replace(path, target)
     return measurement
 
 

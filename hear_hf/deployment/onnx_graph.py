@@ -6,6 +6,7 @@ import onnx_ir.passes.common as ir_passes
 import torch
 from onnx import helper, numpy_helper
 
+from ..configuration_hear import HEARConfig
 from ..modeling_hear import HEARForAudioClassification
 
 FRONT_END = "spectrogram/"  # begins the names of its nodes
@@ -52,10 +53,16 @@ def to_onnx(model: HEARForAudioClassification) -> onnx.ModelProto:
     return graph
 
 
+def sample_inputs(config: HEARConfig) -> dict[str, torch.Tensor]:
+    """Clips of several windows and segments, and their mask: traced with them, one graph fits all lengths."""
+    num_samples = config.inputs_to_logits_ratio * (2 * config.max_position_embeddings + 40)
+    mask = torch.ones(2, num_samples, dtype=torch.int32)  # the feature extractor's type
+    return {"input_values": torch.randn(2, num_samples), "attention_mask": mask}
+
+
 def trace(model: HEARForAudioClassification) -> torch.export.ExportedProgram:
-    """Traces the model with clips of several windows and segments, so that one graph fits all lengths."""
-    num_samples = model.config.inputs_to_logits_ratio * (2 * model.config.max_position_embeddings + 40)
-    inputs = (torch.randn(2, num_samples), torch.ones(2, num_samples, dtype=torch.long))
+    sample = sample_inputs(model.config)
+    inputs = sample["input_values"], sample["attention_mask"].long()
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     return torch.export.export(
         LogitsOnly(model),

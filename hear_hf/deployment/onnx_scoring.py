@@ -17,7 +17,7 @@ from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from ..modeling_hear import HEARForAudioClassification
-from .onnx_export import FILES, label_names
+from .onnx_export import earlier_files, exported_files, label_names
 from .onnx_session import model_inputs, open_session
 
 
@@ -53,10 +53,10 @@ def contestants(model: HEARForAudioClassification, onnx_dir: str) -> list[Contes
     Raises:
         `ValueError`: The folder holds no exported file.
     """
-    exported = {dtype: Path(onnx_dir, file) for dtype, file in FILES.items()}
-    exported = {dtype: path for dtype, path in exported.items() if path.is_file()}
+    exported = exported_files(Path(onnx_dir))
     if not exported:
-        raise ValueError(f"`onnx_dir` must hold files of export_onnx.py, found none in {onnx_dir}. Export first.")
+        earlier = earlier_files(Path(onnx_dir)) or "Export first."
+        raise ValueError(f"`onnx_dir` must hold files of export_onnx.py, found none in {onnx_dir}. {earlier}")
     return [
         *(pytorch_contestant(model, dtype) for dtype in (torch.float32, torch.bfloat16)),
         *(onnx_contestant(dtype, path) for dtype, path in exported.items()),

@@ -6,7 +6,14 @@ import numpy as np
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from transformers import EvalPrediction
 
-METRIC_NAMES = {"accuracy": "Accuracy", "macro_f1": "Macro-F1", "mean_average_precision": "Mean average precision"}
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "mean_average_precision": "Mean average precision",
+    "event_f1": "Event-based F1",
+    "segment_f1": "Segment-based F1",
+    "psds": "PSDS (scenario 1)",
+}
 
 
 class _LocalMetric(evaluate.Metric):
@@ -61,7 +68,8 @@ def multi_label_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Mean average precision, and macro-F1 at probability 0.5, of logits against 0 or 1 per label."""
     logits, targets = np.asarray(prediction.predictions), np.asarray(prediction.label_ids) > 0.5
     result = MeanAveragePrecision().compute(predictions=logits, references=prediction.label_ids)
-    return {**result, "macro_f1": float(f1_score(targets, logits > 0, average="macro", zero_division=0))}
+    of_labels = [f1_score(*columns, zero_division=0) for columns in zip(targets.T, logits.T > 0, strict=True)]
+    return {**result, "macro_f1": float(np.mean(of_labels))}
 
 
 def teacher_label_metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -71,6 +71,53 @@ class TeacherFacts:
 
 
 @dataclass
+class TaughtLabel:
+    """
+    What the card of a taught model says of a label.
+
+    Args:
+        name (`str`): The label.
+        num_clips (`int`): Clips that it was learned from.
+        heard (`float`, *optional*): Share of them that it is given where they are held out; `None` where none is.
+    """
+
+    name: str
+    num_clips: int
+    heard: float | None
+
+
+@dataclass
+class TeachingFacts:
+    """
+    What the card of a model says of a linear head that was taught to it.
+
+    Args:
+        labels (`list[TaughtLabel]`): The labels.
+        num_views (`int`): How often each clip was read.
+        strength (`float`): LogisticRegression's C.
+        num_folds (`int`): Of the cross-validation; 0 without any.
+        spread (`dict[str, float]`): Standard deviation of each score over the folds.
+        num_kept (`int`): Labels that the model had before and keeps.
+        num_unknown (`int`): Windows of sounds of none of the labels.
+        window_seconds (`float`): Their length.
+        false_alarm_rate (`float`, *optional*): What the thresholds were chosen for.
+        measured_rate (`float`, *optional*): Share of unknown windows in which a label is heard by thresholds that
+            were chosen on others.
+    """
+
+    labels: list[TaughtLabel]
+    num_views: int
+    strength: float
+    num_folds: int
+    spread: dict[str, float]
+    num_kept: int = 0
+    num_unknown: int = 0
+    window_seconds: float = 0.0
+    false_alarm_rate: float | None = None
+    measured_rate: float | None = None
+
+
+@dataclass
 class CardFacts:
     """
     What the card of a model says.
@@ -89,6 +136,8 @@ class CardFacts:
         run (`TrainingRun`, *optional*): The run that trained it, where it is known.
         teachers (`list[TeacherFacts]`, *optional*): What it was distilled from, the teacher of its labels first.
         has_labels (`bool`, *optional*, defaults to `True`): Whether its head was trained.
+        teaching (`TeachingFacts`, *optional*): How its labels were taught, where they were.
+        is_adapter (`bool`, *optional*, defaults to `False`): Whether its folder holds an adapter of the base model.
     """
 
     model: PreTrainedModel
@@ -104,6 +153,8 @@ class CardFacts:
     run: TrainingRun | None = None
     teachers: list[TeacherFacts] = field(default_factory=list)
     has_labels: bool = True
+    teaching: TeachingFacts | None = None
+    is_adapter: bool = False
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -132,9 +183,12 @@ class CardFacts:
     @property
     def starting_point(self) -> str:
         """What the training started from, without the folders of this machine."""
-        if self.base_model is None:
-            return "random weights"
-        return code_span(Path(self.base_model).name if self.base_model_is_local else self.base_model)
+        return "random weights" if self.base_name is None else code_span(self.base_name)
+
+    @property
+    def base_name(self) -> str | None:
+        """The base model's name on the Hub, or that of its folder alone."""
+        return Path(str(self.base_model)).name if self.base_model_is_local else self.base_model
 
     @property
     def named_scores(self) -> dict[str, float]:
@@ -157,7 +211,7 @@ def classifier_card(facts: CardFacts) -> ModelCard:
     ]
     metadata = ModelCardData(
         license=facts.license,
-        library_name="transformers",
+        library_name="peft" if facts.is_adapter else "transformers",
         pipeline_tag="audio-classification",
         tags=["audio", "audio-classification", facts.config.model_type],
         datasets=facts.datasets,
@@ -166,7 +220,8 @@ def classifier_card(facts: CardFacts) -> ModelCard:
         model_name=facts.title,
         eval_results=results,
     )
-    return ModelCard(render("classifier_card.md", metadata, card=facts))
+    template = "classifier_card.md" if facts.teaching is None else "taught_card.md"
+    return ModelCard(render(template, metadata, card=facts))
 
 
 def pretraining_card(facts: CardFacts) -> ModelCard:
@@ -193,6 +248,20 @@ def distilled_card(facts: CardFacts) -> ModelCard:
         model_name=facts.title,
     )
     return ModelCard(render("distilled_card.md", metadata, card=facts))
+
+
+def frames_card(facts: CardFacts) -> ModelCard:
+    """The card of a model that says what is heard when."""
+    metadata = ModelCardData(
+        license=facts.license,
+        library_name="transformers",
+        tags=["audio", "sound-event-detection", "audio-frame-classification", facts.config.model_type],
+        datasets=facts.datasets,
+        metrics=list(facts.scores),
+        base_model=None if facts.base_model_is_local else facts.base_model,
+        model_name=facts.title,
+    )
+    return ModelCard(render("frames_card.md", metadata, card=facts))
 
 
 def label_names(config: Any) -> list[str]:

@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, snapshot_download
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
 
 import hear_hf  # registers HEAR with the Auto classes
 
+from ..adapters import ADAPTER_CONFIG, is_adapter, load_adapter, plain_model
 from ..arguments import option
+from ..rates import check_rates
 from ..sentence_transformers_hear import FILES as EMBEDDING_FILES
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
@@ -30,8 +33,11 @@ from .upload import SharingError
 
 PACKAGE = Path(hear_hf.__file__).parent
 QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
+ONNX = "onnx"  # the sub-folder that export_onnx.py makes
+GRAPHS = ("model.onnx", "model_fp16.onnx", "model_quantized.onnx")
 CONFIGS = ("config.json", "preprocessor_config.json")
-WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS)
 REPORTS = ("README.md", "LICEN[CS]E*", "*.png", "*.jpg", "*.svg", "*_results.json", "per_label.txt")
 MAX_REPORT_SIZE = 10_000_000  # bytes
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -42,6 +48,8 @@ STALE = (
     "model.safetensors.index.json",
     "pytorch_model*.bin*",
     "training_args.bin",
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
 )
 METADATA = ("license", "library_name", "pipeline_tag", "tags")
 UNFILLED = (PLACEHOLDER, "More Information Needed", "More information needed", "TODO", "FIXME", "{{ ", "{% ")
@@ -60,29 +68,35 @@ class CheckArguments:
 
 @dataclass
 class Checked:
-    """A model that passed the checks, the Auto class that loads it from a sub-folder, and its outputs on noise."""
+    """A model that passed the checks, the Auto class that loads it from a sub-folder, and its outputs on noise.
+
+    Of an adapter, `base` is the name of the base model.
+    """
 
     model: PreTrainedModel
     sampling_rate: int
     auto_class: str
     subfolder: str
     outputs: np.ndarray
+    base: str | None = None
 
     @property
     def is_classifier(self) -> bool:
         return self.auto_class == "AutoModelForAudioClassification"
 
 
-def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str]:
+def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool = False) -> dict[str, str]:
     """
     Copies what belongs on the Hub to a new folder, and returns the reason for each file or folder kept back.
 
-    A folder without any code, as this repository's own checkpoint is, gets the installed package's.
+    A folder without any code, as this repository's own checkpoint is, or with an adapter, which has that of its config
+    alone, gets the installed package's.
 
     Args:
         folder (`Path`): The model's folder.
         target (`Path`): The folder to create.
         root (`Path`, *optional*): What no link may lead out of; the folder itself by default.
+        with_onnx (`bool`, *optional*, defaults to `False`): Whether the graphs of its `onnx` belong to it.
 
     Raises:
         `SharingError`: The folder is no complete model, or something in it is a link that leads elsewhere.
@@ -92,7 +106,7 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
         raise SharingError(f"The folder must be one that save_pretrained wrote, found no config.json in {folder}")
     check_index(folder)
     target.mkdir(parents=True)
-    home = folder if any(folder.glob("*.py")) else PACKAGE
+    home = folder if any(folder.glob("*.py")) and not is_adapter(folder) else PACKAGE
     code = code_files(folder, home)
     kept_back: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
@@ -100,6 +114,8 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
             check_link(path, root)
             inner = stage(path, target / QUANTIZER, root)
             kept_back |= {f"{QUANTIZER}/{name}": reason for name, reason in inner.items()}
+        elif path.name == ONNX and path.is_dir():
+            kept_back |= stage_graphs(path, target / ONNX, root) if with_onnx else {f"{ONNX}/": "give --onnx"}
         elif reason := reason_to_keep_back(path, code):
             kept_back[path.name + "/" * path.is_dir()] = reason
         else:
@@ -115,6 +131,20 @@ def stage(folder: Path, target: Path, root: Path | None = None) -> dict[str, str
     return kept_back
 
 
+def stage_graphs(folder: Path, target: Path, root: Path) -> dict[str, str]:
+    """Copies the graphs that export_onnx.py wrote, and returns the reason for each other file."""
+    target.mkdir()
+    check_link(folder, root)
+    kept_back = {}
+    for path in sorted(folder.iterdir()):
+        if path.name in GRAPHS:
+            check_link(path, root)
+            shutil.copyfile(path, target / path.name)
+        else:
+            kept_back[f"{ONNX}/{path.name}"] = "not written by export_onnx.py"
+    return kept_back
+
+
 def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
     """Why a file is not uploaded; `None` if it is."""
     if path.name.startswith(".") or path.name == "__pycache__":
@@ -125,7 +155,9 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
         return "a pickle, which can run code when it is loaded"
     if path.is_dir():
         return "a folder"
-    if path.name in (*CONFIGS, *EMBEDDING_FILES, *code) or any(fnmatch(path.name, pattern) for pattern in WEIGHTS):
+    if path.name in (*CONFIGS, ADAPTER_CONFIG, *EMBEDDING_FILES, *code) or any(
+        fnmatch(path.name, pattern) for pattern in WEIGHTS
+    ):
         return None
     if path.suffix == ".py":
         return "code that the model does not use"
@@ -137,6 +169,8 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
 def is_stale(path: str) -> bool:
     """Whether a file of a model's repository holds weights or HEAR's code, which an upload replaces as a whole."""
     folder, _, name = path.rpartition("/")
+    if folder == ONNX:
+        return name in GRAPHS
     return folder in ("", QUANTIZER) and any(fnmatch(name, pattern) for pattern in STALE)
 
 
@@ -212,8 +246,11 @@ def check_models(folder: Path, trust_remote_code: bool = False) -> list[Checked]
     Raises:
         `SharingError`: A check failed.
     """
+    base = check_base(folder) if is_adapter(folder) else None
     if not trust_remote_code:
         check_code(folder)
+        if base is not None:
+            check_code(Path(snapshot_download(base[0], revision=base[1], allow_patterns="*.py")))
     checked = [check_model(folder, name) for name in ("", QUANTIZER) if (folder / name).is_dir()]
     compare(checked, str(folder))
     return checked
@@ -249,6 +286,8 @@ def check_model(folder: Path, subfolder: str) -> Checked:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         feature_extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
         auto_class = find_auto_class(config)
+        if is_adapter(place):
+            return check_adapter(place, feature_extractor)
         if not list(place.glob(WEIGHTS[0])):
             raise SharingError(
                 "The weights must be in model.safetensors, found none. Pickles are not uploaded: load the model and "
@@ -258,19 +297,57 @@ def check_model(folder: Path, subfolder: str) -> Checked:
             place, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
         )
         check_weights(model, report)
-        check_rate(config, feature_extractor)
+        check_rates("the model", config, feature_extractor)
         outputs = outputs_on_noise(model, feature_extractor)
     except SharingError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise SharingError(f"The model must load and run, found in {subfolder or 'the folder'}: {reason}") from error
-    if not np.isfinite(outputs).all():
-        raise SharingError("The outputs on a clip of noise must be finite, found NaN or infinity.")
+    check_outputs(outputs)
     checked = Checked(model, feature_extractor.sampling_rate, auto_class, subfolder, outputs)
     if checked.is_classifier:
         check_labels(place, outputs.shape[-1])
     return checked
+
+
+def check_base(folder: Path) -> tuple[str, str | None]:
+    """The name and revision of an adapter's base model, which must be on the Hub."""
+    adapter = read_json(folder / ADAPTER_CONFIG)
+    base = str(adapter.get("base_model_name_or_path"))
+    if Path(base).exists() or not fnmatch(base, "*/*") or base.count("/") > 1:
+        raise SharingError(
+            f"The base model of an adapter must be on the Hub, found: {base}. Publish that and train from its name, "
+            "or merge the adapter into it with finetune.py --merge_adapter."
+        )
+    return base, adapter.get("revision")
+
+
+def check_adapter(folder: Path, feature_extractor) -> Checked:
+    """Loads an adapter on its base model, and checks both."""
+    from peft import get_peft_model_state_dict
+
+    adapted = load_adapter(folder)
+    expected, found = get_peft_model_state_dict(adapted).keys(), load_file(folder / ADAPTER_WEIGHTS).keys()
+    check_weights(
+        adapted, {"missing_keys": expected - found, "unexpected_keys": found - expected, "mismatched_keys": []}
+    )
+    model = plain_model(adapted)
+    try:
+        check_rates("the model", model.config, feature_extractor)
+    except ValueError as error:
+        raise SharingError(str(error)) from error
+    outputs = outputs_on_noise(model, feature_extractor)
+    check_outputs(outputs)
+    check_labels(folder, outputs.shape[-1])
+    return Checked(
+        model, feature_extractor.sampling_rate, find_auto_class(model.config), "", outputs, check_base(folder)[0]
+    )
+
+
+def check_outputs(outputs: np.ndarray) -> None:
+    if not np.isfinite(outputs).all():
+        raise SharingError("The outputs on a clip of noise must be finite, found NaN or infinity.")
 
 
 def find_auto_class(config) -> str:
@@ -296,15 +373,6 @@ def check_weights(model: PreTrainedModel, report: dict) -> None:
     bad = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if bad:
         raise SharingError(f"Weights must be finite, found NaN or infinity in: {bad[:5]}. Take an earlier checkpoint.")
-
-
-def check_rate(config, feature_extractor) -> None:
-    rate = getattr(config, "sampling_rate", feature_extractor.sampling_rate)
-    if rate != feature_extractor.sampling_rate:
-        raise SharingError(
-            f"The feature extractor must take the model's rate, {rate} Hz, found: {feature_extractor.sampling_rate}. "
-            "Save the one that the model was trained with."
-        )
 
 
 def check_labels(folder: Path, num_logits: int) -> None:

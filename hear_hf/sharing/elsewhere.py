@@ -1,5 +1,6 @@
 """What a model gives elsewhere: in a process without `hear_hf`, without this one's secrets, and for a limited time."""
 
+import json
 import os
 import signal
 import site
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import HfApi, constants
 
+from ..adapters import ADAPTER_CONFIG, is_adapter
 from .temporary import temporary_folder
 
 CHILD = Path(__file__).with_name("isolated.py")
@@ -48,9 +50,13 @@ def outputs_elsewhere(
         `RuntimeError`: A model did not load, or not in time; the message says why.
     """
     with temporary_folder() as temporary:
+        hub, folder = HfApi(endpoint=constants.ENDPOINT, token=token), source
         if not Path(source).is_dir():
-            hub = HfApi(endpoint=constants.ENDPOINT, token=token)
-            hub.snapshot_download(source, revision=revision, cache_dir=temporary / "hub")
+            folder = hub.snapshot_download(source, revision=revision, cache_dir=temporary / "hub")
+        if is_adapter(folder):
+            adapter = json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            base = adapter["base_model_name_or_path"]
+            hub.snapshot_download(base, revision=adapter.get("revision"), cache_dir=temporary / "hub")
         run_child(temporary, source, revision, *map(":".join, models))
         return [np.load(temporary / f"{i}.npy") for i in range(len(models))]
 

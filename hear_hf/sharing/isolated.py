@@ -5,6 +5,7 @@ as on the machine of anybody who lacks it. Hence this file imports nothing of th
 """
 
 import importlib.abc
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from transformers.utils import find_adapter_config_file
 
 
 class Absence(importlib.abc.MetaPathFinder):
@@ -38,6 +40,25 @@ def outputs_on_noise(model, feature_extractor) -> np.ndarray:
     return (outputs["logits"] if "logits" in outputs else outputs["last_hidden_state"]).float().numpy()
 
 
+def load(auto_class, source: str, place: dict):
+    """A model, or the base model that an adapter names and the adapter on it."""
+    file = find_adapter_config_file(source, revision=place["revision"])
+    if file is None:
+        return auto_class.from_pretrained(source, **place)
+    from peft import PeftModel
+
+    adapter = json.loads(Path(file).read_text(encoding="utf-8"))
+    config = transformers.AutoConfig.from_pretrained(source, **place)
+    base = auto_class.from_pretrained(
+        adapter["base_model_name_or_path"],
+        revision=adapter.get("revision") or "main",
+        config=config,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=True,
+    )
+    return PeftModel.from_pretrained(base, source, revision=place["revision"]).get_base_model()
+
+
 def die_with_parent() -> None:
     """Ends this process and its children when its standard input closes: with its parent, however that ends."""
 
@@ -56,7 +77,7 @@ def main(folder: str, source: str, revision: str, *models: str) -> None:
         auto_class, _, subfolder = model.partition(":")
         place = {"revision": revision, "subfolder": subfolder, "trust_remote_code": True}
         feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **place)
-        loaded = getattr(transformers, auto_class).from_pretrained(source, **place)
+        loaded = load(getattr(transformers, auto_class), source, place)
         np.save(Path(folder) / f"{i}.npy", outputs_on_noise(loaded, feature_extractor))
 
 

@@ -58,12 +58,13 @@ def complete_card(staged: Path, checked: Checked, args: CardArguments, repositor
     if card is None or TRAINER_DRAFT in card.content:
         card = new_card(checked, args, repository, title, read_results(staged))
     card.text = card.text.replace(PLACEHOLDER, repository)
+    library = "transformers" if checked.base is None else "peft"
     known = {
-        "library_name": card.data.get("library_name") or "transformers",
+        "library_name": card.data.get("library_name") or library,
         "pipeline_tag": "audio-classification" if checked.is_classifier else "feature-extraction",
         "license": args.license,
         "datasets": args.datasets,
-        "base_model": args.base_model,
+        "base_model": args.base_model or checked.base,
     }
     for key, value in known.items():
         if value:
@@ -86,8 +87,9 @@ def new_card(
         split=split,
         datasets=args.datasets,
         repository=repository,
-        base_model=args.base_model,
+        base_model=args.base_model or checked.base,
         license=args.license or "mit",
+        is_adapter=checked.base is not None,
     )
     if not checked.is_classifier:
         return pretraining_card(facts)

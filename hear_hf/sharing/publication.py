@@ -1,12 +1,13 @@
 """The way of a model's folder to the Hub: staged, checked, uploaded, downloaded again and compared."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import CommitInfo
 
 from .checks import check_card, check_models, compare, is_stale, stage
 from .models import CardArguments, complete_card
-from .upload import Destination, announce, publish, show, verification
+from .upload import Destination, SharingError, announce, publish, show, verification
 
 
 def publish_model(
@@ -16,6 +17,7 @@ def publish_model(
     temporary: Path,
     trust_remote_code: bool = False,
     dry_run: bool = False,
+    check_onnx: Callable[[Path], None] | None = None,
 ) -> CommitInfo | None:
     """
     Publishes a model, and prints what is uploaded, what is kept back and what came of it.
@@ -28,6 +30,8 @@ def publish_model(
         trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run code of the folder that is not the
             installed package's.
         dry_run (`bool`, *optional*, defaults to `False`): Whether to stop before the upload.
+        check_onnx (`Callable`, *optional*): Raises a `ValueError` where the graphs in a folder's `onnx` are not its
+            model's. With it they are published too.
 
     Returns:
         `CommitInfo`: The commit; `None` of a dry run.
@@ -36,8 +40,13 @@ def publish_model(
         `SharingError`: A check failed, or the upload was refused or interrupted.
     """
     staged = temporary / "model"
-    kept_back = stage(folder, staged)
+    kept_back = stage(folder, staged, with_onnx=check_onnx is not None)
     checked = check_models(staged, trust_remote_code)
+    if check_onnx is not None:
+        try:
+            check_onnx(staged)
+        except ValueError as error:
+            raise SharingError(str(error)) from error
     card = complete_card(staged, checked[0], args, target.name, title=folder.resolve().name)
     check_card(card, staged)
     card.save(staged / "README.md")

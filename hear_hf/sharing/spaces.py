@@ -1,4 +1,4 @@
-"""A demo of a published model, staged as a Space of the Hub."""
+"""A demo of a published model, staged as a Space of the Hub: an app, or a built page that runs in the browser."""
 
 import shutil
 from pathlib import Path
@@ -10,17 +10,26 @@ from .checks import check_models, stage
 from .links import check_link, check_links
 from .upload import Destination, SharingError, explain
 
+PAGE = "index.html"  # of a static Space
 SPACE_MODEL = "model_id.txt"  # where the Space's app.py reads which model to serve
 MODEL_FOLDER = "model"  # of the Space, where the model is not on the Hub
 SOUNDS = "sounds"  # the example clips, beside the demo's folder
+IGNORED = shutil.ignore_patterns(".*", "__pycache__")
+
+
+def is_page(space: Path) -> bool:
+    """Whether a demo is a built page, which has its model in it and runs in the visitor's browser."""
+    return (space / PAGE).is_file()
 
 
 def stage_space(space: Path, staged: Path, model: str | Path, trust_remote_code: bool = False) -> None:
     """
     Copies a demo and its example clips to a new folder, and names there the model that it serves.
 
+    A built page has its model and clips in its own folder, so that only its card is completed.
+
     Args:
-        space (`Path`): The demo's folder, with app.py and README.md.
+        space (`Path`): The demo's folder, with README.md and app.py, or a built page.
         staged (`Path`): The folder to create.
         model (`str` or `Path`): The model's repository, as `OWNER/NAME`, or its folder, which is copied too.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Whether the check may run code of that folder that
@@ -29,23 +38,28 @@ def stage_space(space: Path, staged: Path, model: str | Path, trust_remote_code:
     Raises:
         `SharingError`: The demo lacks app.py or has a link that leads out of it, or the folder is no complete model.
     """
-    if not (space / "app.py").is_file():
+    if not is_page(space) and not (space / "app.py").is_file():
         raise SharingError(f"The demo's folder must hold app.py, found none in {space}. Give --space_dir.")
-    ignored = shutil.ignore_patterns(".*", "__pycache__")
     check_links(space, space)
-    shutil.copytree(space, staged, ignore=ignored)
+    shutil.copytree(space, staged, ignore=IGNORED)
+    if not is_page(space):
+        add_model(space, staged, model, trust_remote_code)
+    card = SpaceCard.load(staged / "README.md")
+    card.data["models"] = [] if isinstance(model, Path) else [model]
+    card.save(staged / "README.md")
+
+
+def add_model(space: Path, staged: Path, model: str | Path, trust_remote_code: bool) -> None:
+    """Adds to a staged demo its example clips, its model where that is a folder, and the model's name."""
     if (sounds := space.parent / SOUNDS).is_dir():
         check_link(sounds, space.parent)
         check_links(sounds, sounds)
-        shutil.copytree(sounds, staged / SOUNDS, ignore=ignored)
+        shutil.copytree(sounds, staged / SOUNDS, ignore=IGNORED)
     if isinstance(model, Path):
         stage(model, staged / MODEL_FOLDER)
         check_models(staged / MODEL_FOLDER, trust_remote_code)
     name = MODEL_FOLDER if isinstance(model, Path) else model
     (staged / SPACE_MODEL).write_text(f"{name}\n", encoding="utf-8")
-    card = SpaceCard.load(staged / "README.md")
-    card.data["models"] = [] if isinstance(model, Path) else [model]
-    card.save(staged / "README.md")
 
 
 def pin_model(staged: Path, model: Destination) -> ModelInfo:

@@ -77,6 +77,7 @@ class Destination:
         tags (`list[str]`, *optional*): Names for the commit.
         message (`str`, *optional*): Describes the commit.
         token (`str`, *optional*): A token with write access.
+        space_sdk (`str`, *optional*, defaults to `"gradio"`): What runs a new Space.
 
     Raises:
         `SharingError`: The name is none that the Hub takes, or the options exclude one another.
@@ -90,6 +91,7 @@ class Destination:
     tags: list[str] = field(default_factory=list)
     message: str | None = None
     token: str | None = None
+    space_sdk: str = "gradio"
 
     def __post_init__(self):
         try:
@@ -335,7 +337,7 @@ class _Upload:
             return None
 
     def _create(self) -> Any:
-        sdk = "gradio" if self.target.kind == "space" else None
+        sdk = self.target.space_sdk if self.target.kind == "space" else None
         self.is_creating = True
         try:
             self.api.create_repo(**self.repository, private=self.target.private, space_sdk=sdk)

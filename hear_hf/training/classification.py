@@ -10,6 +10,7 @@ import copy
 import logging
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,8 @@ from transformers import (
     set_seed,
 )
 
-from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from .. import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification, HEARForAudioFrameClassification
+from ..adapters import plain_model
 from ..arguments import option
 from ..data.augmentation import AugmentationArguments
 from ..data.decoded_cache import DecodedCache
@@ -33,6 +35,7 @@ from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from ..rates import check_rates
+from .adapters import AdapterArguments, add_adapter, learning_head
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
 from .run_trainer import RunTrainer
@@ -152,6 +155,7 @@ def load_config(args: ModelArguments, label_names: list[str], multi_label: bool)
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: i for i, name in enumerate(label_names)},
         "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
+        "false_alarm_rate": None,  # that of a taught checkpoint is not the new head's
     }
     if args.model_name_or_path is None:
         config = HEARConfig(**settings)
@@ -164,7 +168,7 @@ def load_config(args: ModelArguments, label_names: list[str], multi_label: bool)
     return config
 
 
-def freeze(model: HEARForAudioClassification, part: str) -> None:
+def freeze(model: HEARForAudioClassification | HEARForAudioFrameClassification, part: str) -> None:
     """Keeps a part of the model from training, as `ModelArguments.freeze` names it."""
     base_model: Any = model.base_model
     if part == "feature_encoder":
@@ -210,15 +214,16 @@ class FineTuningTrainer(RunTrainer):
 
         All of it is drawn anew: what the layers below its output know of other labels is in their way.
         """
-        args, head = self.args, self.model.classifier
-        new_head = type(head)(self.model.config)
+        args, model = self.args, plain_model(self.model)
+        head = learning_head(model)
+        new_head = type(head)(model.config)
         head.load_state_dict(new_head.state_dict())  # in place: the optimizer knows its parameters
         rate = self.processing_class.sampling_rate
         clips = prepare_clips(self.train_dataset, rate, cache=args.cache(rate))
         loader = DataLoader(
             clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
         )
-        embeddings, labels = embed(self.model, loader, self.compute_loss_context_manager)
+        embeddings, labels = embed(model, loader, self.compute_loss_context_manager)
         loss = fit_head(
             head,
             embeddings,
@@ -231,12 +236,27 @@ class FineTuningTrainer(RunTrainer):
         )
         logger.info(f"The head alone reached a training loss of {loss:.3f}.")
 
+    def merge_adapter(self) -> None:
+        """Makes one plain model of the model and its adapter."""
+        adapted: Any = self.model
+        self.model = self.model_wrapped = adapted.merge_and_unload()
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        """Saves as Trainer does; beside an adapter the config, which has the labels, and no draft of a card."""
+        card = Path(output_dir or str(self.args.output_dir), "README.md")
+        ours = card.read_bytes() if card.is_file() else None
+        super()._save(output_dir, state_dict)
+        if plain_model(self.model) is not self.model:
+            self.model.config.save_pretrained(card.parent)
+            card.unlink() if ours is None else card.write_bytes(ours)
+
 
 def build_trainer(
     dataset: DatasetDict,
     training_args: FineTuningArguments,
     model_args: ModelArguments | None = None,
     augmentation_args: AugmentationArguments | None = None,
+    adapter_args: AdapterArguments | None = None,
 ) -> FineTuningTrainer:
     """
     Builds the Trainer of a classifier, with its model, feature extractor, optimizer and metrics.
@@ -246,12 +266,15 @@ def build_trainer(
         training_args (`FineTuningArguments`): How to train.
         model_args (`ModelArguments`, *optional*): What to start from; HEAR from scratch by default.
         augmentation_args (`AugmentationArguments`, *optional*): How to vary the training clips; not at all by default.
+        adapter_args (`AdapterArguments`, *optional*): Which adapter to train; the model itself by default.
     """
     model_args = model_args or ModelArguments()
     set_seed(training_args.seed)  # before a new head is drawn; Trainer does so only behind it
     label_names, multi_label = label_feature(dataset["train"])
     feature_extractor, model = load_model(model_args, label_names.names, multi_label)
     freeze(model, model_args.freeze)
+    if adapter_args is not None and adapter_args.lora_r is not None:
+        model = add_adapter(model, adapter_args, model_args.model_name_or_path, model_args.model_revision)
     rate = feature_extractor.sampling_rate
     cache = training_args.cache(rate)
     train = prepare_clips(dataset["train"], rate, augmentation_args, cache)

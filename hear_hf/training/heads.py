@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from .. import HEARForAudioFrameClassification
+from ..frame_head_hear import binary_loss, pool_frame_logits
+
 BATCH_SIZE = 32
 
 
@@ -80,3 +83,54 @@ def fit_head(
             total += loss.item() * len(inputs)
     torch.optim.swa_utils.update_bn([embeddings], head)
     return total / len(embeddings)
+
+
+def fit_frame_head(
+    model: HEARForAudioFrameClassification,
+    loader: DataLoader,
+    autocast: Callable,
+    num_epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+) -> float:
+    """
+    Trains the head of a model of frames alone, in place, as `fit_head` does; the frozen model reads each clip once.
+
+    Args:
+        model (`HEARForAudioFrameClassification`): The model.
+        loader (`DataLoader`): Batches with `labels` of frames or of clips. What the model makes of them is kept in
+            float16: 40 MB an hour for each 100 features.
+        autocast (`Callable`): Gives the context in which the model runs.
+        num_epochs (`int`): Passes over the clips.
+        learning_rate (`float`): The first one.
+        weight_decay (`float`): Of the head's weights.
+        seed (`int`): Decides the order of the batches.
+
+    Returns:
+        `float`: The mean loss of the last pass.
+    """
+    base_model, batches = model.base_model.eval(), []
+    for batch in tqdm(loader, desc="Reading clips for the head", leave=False):
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = inputs.pop("labels")
+        with autocast(), torch.no_grad():
+            outputs = base_model(**inputs)
+        batches.append((outputs.last_hidden_state.half(), outputs.frame_mask, labels))
+    head, order = model.frame_classifier, torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs * len(batches))
+    for _ in range(num_epochs):
+        total = 0.0
+        for index in torch.randperm(len(batches), generator=order).tolist():
+            hidden_states, frame_mask, labels = batches[index]
+            logits = head(hidden_states.to(head.weight.dtype))
+            if labels.ndim == 2:
+                logits = pool_frame_logits(logits, frame_mask, model.config.frame_pooling)
+            loss = binary_loss(logits, labels)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            total += loss.item()
+    return total / len(batches)

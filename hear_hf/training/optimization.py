@@ -10,7 +10,7 @@ from .runs import RunArguments
 
 # Layers that read spectra or write logits and targets, which Muon does not suit.
 FIRST_OR_LAST_LAYER = re.compile(
-    r"(\b(spectrum|code_head|mel_head|teacher_head|classifier(\.out_proj)?)|projectors\.\w+\.\d+)$"
+    r"(\b(spectrum|code_head|mel_head|teacher_head|classifier(\.out_proj)?|frame_classifier)|projectors\.\w+\.\d+)$"
 )
 
 
@@ -186,21 +186,22 @@ class BatchNormCalibration(TrainerCallback):
     on_epoch_end = on_step_end
 
     def calibrate(self, model: PreTrainedModel, batch_size: int) -> None:
-        if batch_size == 1 or not any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules()):
+        norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+        norms = [norm for norm in norms if norm.weight.requires_grad]  # a frozen one keeps its statistics
+        if batch_size == 1 or not norms:
             return
         sampler = torch.utils.data.RandomSampler(self.train_dataset, num_samples=self.num_batches * batch_size)
         loader = torch.utils.data.DataLoader(
             self.train_dataset, batch_size, sampler=sampler, collate_fn=self.collator, drop_last=True
         )
-        torch.optim.swa_utils.update_bn(((batch,) for batch in loader), _Unlabelled(model))
-
-
-class _Unlabelled(torch.nn.Module):
-    """A model that takes a batch as one argument and needs no labels, as `update_bn` calls it."""
-
-    def __init__(self, model: PreTrainedModel):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: dict[str, torch.Tensor]):
-        return self.model(**{name: x.to(self.model.device) for name, x in batch.items() if name != "labels"})
+        momenta, was_training = [norm.momentum for norm in norms], model.training
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+        model.train()
+        with torch.no_grad():
+            for batch in loader:
+                model(**{name: x.to(model.device) for name, x in batch.items() if name != "labels"})
+        model.train(was_training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

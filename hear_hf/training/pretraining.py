@@ -27,7 +27,7 @@ from ..modeling_hear_quantizer import code_statistics, count_codes
 from ..spectrogram_hear import frame_mask, num_encoder_frames
 from .loading import ClipsTrainer
 from .optimization import build_optimizer
-from .runs import RunArguments, last_checkpoint
+from .runs import RunArguments
 
 logger = logging.getLogger(__name__)
 
@@ -274,8 +274,8 @@ def load_clips(
 
 
 def run(trainer: PretrainingTrainer, report: Callable[[dict[str, float]], None]) -> dict[str, float]:
-    """Trains, resuming where a run was interrupted, evaluates, and leaves the model and its report."""
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args))
+    """Trains, from the checkpoint that its arguments name, evaluates, and leaves the model and its report."""
+    result = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
     metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
@@ -285,6 +285,5 @@ def run(trainer: PretrainingTrainer, report: Callable[[dict[str, float]], None])
         logger.warning(f"{trainer.train_dataset.num_skipped} unusable clips were skipped.")
     if trainer.is_world_process_zero():
         report(metrics)
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+    trainer.publish()
     return metrics

@@ -10,6 +10,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput
 
+from ..adapters import is_adapter, plain_model
 from ..data.clips import PretrainingClips
 from ..data.labelled import DataArguments
 from ..data.sources import describe_source, hub_datasets
@@ -73,6 +74,7 @@ def report_classifier(
     clips = {name: len(clips) for name, clips in dataset.items()}
     run = TrainingRun(trainer.args, trainer.state.global_step, epochs=trainer.state.epoch, clips=clips)
     facts = card_facts(trainer, run, data_args, scores, split, base_model)
+    facts.is_adapter = is_adapter(folder)
 
     plot_curves(trainer.state.log_history, CLASSIFIER_PANELS, folder / "training_curve.png")
     if targets.ndim == 1:
@@ -163,7 +165,7 @@ def card_facts(
 ) -> CardFacts:
     """What the card says of a model that a run has just trained, the Trainer's own by default."""
     return CardFacts(
-        model or cast(PreTrainedModel, trainer.model),
+        model or plain_model(trainer.model),
         cast(Any, trainer.processing_class).sampling_rate,
         title=Path(str(trainer.args.output_dir)).name,
         scores=scores,
@@ -178,11 +180,14 @@ def card_facts(
 
 def per_label_table(logits: np.ndarray, targets: np.ndarray, names: list[str]) -> str:
     """Precision, recall and F1 of each label, of class indices (num_clips,) or of 0 and 1 (num_clips, num_labels)."""
+    labels = range(len(names))
     if targets.ndim == 1:
         predicted = logits.argmax(-1)
-    else:
+    elif len(names) > 1:
         targets, predicted = targets > 0.5, logits > 0
-    return classification_report(targets, predicted, labels=range(len(names)), target_names=names, zero_division=0)
+    else:  # which scikit-learn would take for two classes
+        targets, predicted, labels = targets[:, 0] > 0.5, logits[:, 0] > 0, range(1, 2)
+    return classification_report(targets, predicted, labels=labels, target_names=names, zero_division=0)
 
 
 @torch.no_grad()

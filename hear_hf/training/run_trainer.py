@@ -1,16 +1,19 @@
 """What our Trainers share: a folder is one run's, and the way to the Hub is that of `push_to_hub.py`."""
 
+import shlex
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
+from ..arguments import printable
 from ..sharing.models import CardArguments
 from ..sharing.publication import publish_model
 from ..sharing.temporary import temporary_folder
-from ..sharing.upload import Destination, full_name, login
+from ..sharing.upload import Destination, SharingError, login
 from .records import check_same_run, described, in_use, write_record
+from .runs import repository_of
 
 
 class RunTrainer(Trainer):
@@ -47,8 +50,7 @@ class RunTrainer(Trainer):
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Checks before the training that it can be published; the repository is made when it is."""
         if self.is_world_process_zero():
-            name = self.args.hub_model_id or Path(str(self.args.output_dir)).resolve().name
-            self.hub_model_id = cast(Any, full_name(name))  # typed as `None` by Trainer
+            self.hub_model_id = cast(Any, repository_of(self.args))  # typed as `None` by Trainer
 
     def create_model_card(self, *args, **kwargs):
         """Leaves the card to the report: before each push Trainer would overwrite it with a draft."""
@@ -59,6 +61,22 @@ class RunTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Uploads nothing: a checkpoint holds pickles, and no card yet."""
+
+    def publish(self) -> None:
+        """Publishes the finished run where its arguments ask for it; what goes wrong there ends the command."""
+        if not self.args.push_to_hub:
+            return
+        try:
+            self.push_to_hub()
+        except (SharingError, OSError) as error:
+            folder, name = Path(str(self.args.output_dir)).resolve(), str(self.hub_model_id)
+            command = ["python", "examples/push_to_hub.py", str(folder), name]
+            command += ["--private"] * bool(self.args.hub_private_repo)
+            command += ["--revision", self.args.hub_revision] if self.args.hub_revision else []
+            raise SystemExit(
+                f"{printable(str(error))}\nThe training is done: the model, its card and its plots are in {folder}. "
+                f"To publish them: {shlex.join(command)}"
+            ) from error
 
     def push_to_hub(
         self,

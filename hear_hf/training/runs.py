@@ -11,8 +11,9 @@ import transformers
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
-from ..arguments import option
-from .records import described
+from ..arguments import option, printable
+from ..sharing.upload import SharingError, full_name
+from .records import check_same_run, described
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +63,34 @@ def has_accelerator() -> bool:
 
 
 def start(training_args: RunArguments, *options: Any) -> None:
-    """Sets the level of the logs and the seed, and notes the run's other options, for no other run to resume it."""
-    training_args.record = described(training_args, *options)
+    """
+    Sets the level of the logs and the seed, and finds the checkpoint that the run resumes from.
+
+    Args:
+        training_args (`RunArguments`): Get the checkpoint, and what the run is, for no other run to resume it.
+        *options: The run's other options.
+
+    Raises:
+        `ValueError`: The checkpoint is missing, or that of another run.
+        `SystemExit`: The run is to be published, and cannot be.
+    """
     logging.basicConfig(level=training_args.get_process_log_level(), format="%(message)s")
     transformers.utils.logging.set_verbosity(training_args.get_process_log_level())
     set_seed(training_args.seed)
+    training_args.record = described(training_args, *options)
+    training_args.resume_from_checkpoint = checkpoint = last_checkpoint(training_args)
+    if checkpoint is not None:  # labels and clips are compared when they are known
+        check_same_run(training_args.record, Path(checkpoint))
+    if training_args.push_to_hub and training_args.process_index == 0:
+        try:
+            repository_of(training_args)
+        except SharingError as error:
+            raise SystemExit(printable(str(error))) from error
+
+
+def repository_of(training_args: TrainingArguments) -> str:
+    """The repository of a run that is published, with its owner; raises `SharingError` without a valid login."""
+    return full_name(training_args.hub_model_id or Path(str(training_args.output_dir)).resolve().name)
 
 
 def last_checkpoint(training_args: TrainingArguments) -> str | None:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..data.teacher_states import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS
 from ..evaluation.frozen_encoders import FrozenEncoder
+from ..events import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS
 from ..frames_hear import frame_mask
 
 

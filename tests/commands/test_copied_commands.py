@@ -36,16 +36,22 @@ distill.py --data_dir {{}} --teacher_name_or_path base --output_dir distilled --
 precompute_teacher.py --data_dir {{}} --teacher_name_or_path base --output_dir states
 probe.py --data_dir {{}} --model_name_or_path base --output_dir probe
 finetune.py --data_dir {{}} --model_name_or_path base --output_dir classifier {TRAINING}
+teach.py --data_dir {{}} --model_name_or_path classifier --output_dir taught
 predict.py classifier clip.wav
 embed.py --data_dir {{}} --model_name_or_path classifier --output_dir index
 search.py index --like clip.wav --page hits.html
 stream.py classifier clip.wav --window 0.5 --hop 0.25
 export_onnx.py classifier exported
-run_onnx.py exported/model.onnx clip.wav
+run_onnx.py exported/onnx/model.onnx clip.wav
 score_onnx.py --data_dir {{}} --model_name_or_path classifier --onnx_dir exported
 push_to_hub.py classifier me/classifier --dry_run
+stream.py taught clip.wav --window 0.5 --hop 0.25
+export_onnx.py taught exported
+run_onnx.py exported/model.onnx clip.wav
+score_onnx.py --data_dir {{}} --model_name_or_path taught --onnx_dir exported
+push_to_hub.py taught me/taught --dry_run
 push_dataset.py {{}} me/clips --dry_run
-push_space.py me/classifier me/demo --space_dir {EXAMPLES / "space"} --dry_run
+push_space.py me/taught me/demo --space_dir {EXAMPLES / "space"} --dry_run
 """
 
 

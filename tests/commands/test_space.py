@@ -451,3 +451,20 @@ def test_the_space_imports_nothing_of_ours_but_what_is_uploaded_with_it():
         imported = re.findall(r"^(?:    )?(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         others = set(imported) - allowed - sys.stdlib_module_names
         assert others <= {"hear_hf"}, path  # which `sound_events.py` does without
+
+
+def test_a_client_classifies_by_the_one_endpoint(app, classifier, tmp_path, monkeypatch):
+    client_library = pytest.importorskip("gradio_client", reason="it comes with the extra `space`")
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    soundfile.write(tmp_path / "low.wav", sound("low", 1.0), RATE)
+    page = app.build_app(classifier)
+    try:
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+        client = client_library.Client(url, verbose=False, download_files=tmp_path / "client")
+        endpoints = client.view_api(return_format="dict", print_info=False)
+        assert [*endpoints["named_endpoints"]] == ["/classify"] and not endpoints["unnamed_endpoints"]
+        assert classifier.name not in json.dumps(endpoints)
+        answer = client.predict(client_library.handle_file(tmp_path / "low.wav"), 1, 0.5, "", api_name="/classify")
+    finally:
+        page.close()
+    assert answer[0]["label"] == "low"

@@ -3,7 +3,6 @@
 import base64
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,12 +15,9 @@ import soundfile
 from space_model import RATE, save_trained_classifier, sound
 
 pytest.importorskip("gradio", reason="the page needs the extra `space` (gradio)")
-sync_api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+from chromium import PATIENCE, launch, sync_api
 
 APP = Path(__file__).parents[2] / "examples" / "space" / "app.py"
-PATIENCE = 60_000  # ms, for a busy machine
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Put before the app as `sitecustomize`: notes each host that the server's Python looks up or connects to.
 WATCH = """
@@ -79,10 +75,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    switches = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     with sync_api.sync_playwright() as playwright:
-        arguments = [*switches.split(), "--disable-component-update", "--disable-sync"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = launch(playwright)
         yield browser.new_context()
         browser.close()
 

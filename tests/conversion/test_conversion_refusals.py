@@ -21,6 +21,7 @@ from hear_hf import (
     HEARQuantizerConfig,
     HEARQuantizerForPreTraining,
 )
+from helpers import linear_model
 from original_checkpoints import (
     TINY_CONFIG,
     TINY_QUANTIZER_CONFIG,
@@ -261,6 +262,12 @@ def test_broken_label_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}` must "):
         read_labels(tmp_path / name)
+
+
+def test_back_refuses_a_linear_head_by_its_name(tmp_path):
+    linear_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="hidden layer, found a linear one"):
+        revert(tmp_path, tmp_path / "hear.pth")
 
 
 def test_back_refuses_what_the_original_has_no_file_for(tmp_path):

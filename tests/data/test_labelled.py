@@ -16,7 +16,7 @@ import torch
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, List
 from transformers import HfArgumentParser
 
-from hear_hf.data import labelled, sources
+from hear_hf.data import decoding, labelled, sources
 from hear_hf.data.decoding import decode_audio
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 
@@ -130,7 +130,12 @@ def test_an_integer_array_is_scaled_by_its_range():
 
 def decoder_of(data: torch.Tensor, rate: int, seconds: float = 1.0) -> SimpleNamespace:
     head = SimpleNamespace(sample_rate=rate, num_channels=len(data), duration_seconds_from_header=seconds)
-    return SimpleNamespace(metadata=head, get_all_samples=lambda: SimpleNamespace(data=data, sample_rate=rate))
+    head.begin_stream_seconds_from_header = None
+
+    def read(stop_seconds: float) -> SimpleNamespace:
+        return SimpleNamespace(data=data[:, : int(stop_seconds * rate)], sample_rate=rate)
+
+    return SimpleNamespace(metadata=head, get_all_samples=None, get_samples_played_in_range=read)
 
 
 def test_a_torchcodec_decoder_is_averaged_and_resampled():
@@ -144,8 +149,15 @@ def test_a_torchcodec_decoder_is_averaged_and_resampled():
 @pytest.mark.parametrize(("rate", "seconds"), [(1, 1.0), (2**31 - 1, 1.0), (48_000, 1e6)])
 def test_a_torchcodec_decoder_of_an_absurd_rate_or_length_is_refused_before_it_decodes(rate, seconds):
     decoder = decoder_of(torch.zeros(8, 10), rate, seconds)
-    decoder.get_all_samples = lambda: pytest.fail("decoded, in place of refused")
+    decoder.get_samples_played_in_range = lambda stop_seconds: pytest.fail("decoded, in place of refused")
     with pytest.raises(ValueError, match=f"the clip must .* found .*{rate} Hz"):
+        decode_audio(decoder, 16000)
+
+
+def test_a_torchcodec_decoder_that_declares_no_length_decodes_no_more_than_is_held(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_DECODED", 1000)
+    decoder = decoder_of(torch.zeros(2, 100_000), 8000, seconds=None)
+    with pytest.raises(ValueError, match="the clip must hold at most 1000 numbers .* found 1 s of 2 channels"):
         decode_audio(decoder, 16000)
 
 
@@ -266,6 +278,19 @@ def test_a_single_class_is_an_error(tmp_path):
     write_clips(tmp_path / "dog", 4)
     with pytest.raises(ValueError, match=r"at least two classes, found: \['dog'\]"):
         load_labelled_audio(DataArguments(data_dir=str(tmp_path)))
+
+
+def test_nothing_is_held_out_where_all_clips_are_wanted(tmp_path):
+    for label in ("dog", "cat"):
+        write_clips(tmp_path / label, 1)
+    splits = load_labelled_audio(DataArguments(data_dir=str(tmp_path)), hold_out=False)
+    assert set(splits) == {"train"} and len(splits["train"]) == 2
+
+
+def test_a_single_class_loads_where_one_is_enough(tmp_path):
+    write_clips(tmp_path / "dog", 4)
+    splits = load_labelled_audio(DataArguments(data_dir=str(tmp_path)), hold_out=False, min_classes=1)
+    assert splits["train"].features["label"].names == ["dog"]
 
 
 # Tables

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import stream
 from hear_hf import HEARFeatureExtractor
+from hear_hf.data import containers, decoding
 from hear_hf.data.decoding import SoundfileReader, decode_audio, read_audio, read_duration
 from hear_hf.data.live import file_blocks
 from hear_hf.data.sources import AUDIO_SUFFIXES
@@ -153,7 +154,7 @@ def test_a_file_without_sound_before_other_chunks_stays_empty():
         seconds(content)
 
 
-@pytest.mark.parametrize("format", ["WAV", "MP3"])
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "AU", "RF64", "W64", "MP3"])
 def test_a_file_cut_short_is_named_with_both_lengths(format, caplog):
     content = encoded(format, samples=np.tile(CLIP, 4))
     with caplog.at_level(logging.WARNING):
@@ -165,6 +166,26 @@ def test_a_file_cut_short_is_named_with_both_lengths(format, caplog):
 def test_sound_behind_what_the_head_declares_is_named(caplog):
     assert seconds(encoded("WAV") + encoded("WAV")[44:]) == 1
     assert "a clip holds 1.00 s of the 2.00 s that its head or its size declares" in caplog.text
+
+
+TAILS = {
+    "lyrics": b"LYRICSBEGININD0000310" + b"LYR00005hello" + b"000035LYRICS200" + b"TAG" + bytes(125),
+    "an APE tag": b"APETAGEX" + struct.pack("<4I", 2000, 32, 0, 1 << 31) + bytes(8),
+    "zeros": bytes(5000),
+    "half a frame": b"",
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_an_mp3_file_is_read_to_its_end_whatever_follows_its_frames(tail, caplog):
+    content = encoded("MP3", samples=np.tile(CLIP, 4))
+    whole, _ = read_audio({"bytes": content, "path": None})
+    changed = content[:-100] if tail == "half a frame" else content + TAILS[tail]
+    samples, _ = read_audio({"bytes": changed, "path": None})
+    lost = 1152 if tail == "half a frame" else 0
+    assert len(whole) - lost <= len(samples) <= len(whole) + 1152
+    np.testing.assert_array_equal(samples[: len(whole) - lost - 1152], whole[: len(whole) - lost - 1152])
+    assert not caplog.records
 
 
 def test_a_damaged_frame_in_an_mp3_file_is_no_change_of_channels():
@@ -197,6 +218,32 @@ def test_a_change_of_channels_between_the_frames_of_an_mp3_file_is_refused():
     stereo = mp3_without_its_first_frame(samples=np.stack([CLIP, CLIP], axis=1))
     with pytest.raises(ValueError, match="its rate or its number of channels changes"):
         seconds(mp3_without_its_first_frame() + stereo)
+
+
+def ogg_heads() -> bytes:
+    """The first page of a recording, and one that ends its heads: neither holds anything."""
+    return b"".join(b"OggS\0" + bytes([flags]) + bytes(21) for flags in (2, 0))
+
+
+def in_many_parts() -> dict[str, bytes]:
+    wav, mp3, count = encoded("WAV"), encoded("MP3"), containers.MAX_PARTS + 100
+    return {
+        "chunks": wav[:12] + b"junk\0\0\0\0" * count + wav[12:],
+        "chunks in place of sound": wav[:40] + bytes(4) + b"junk\0\0\0\0" * count,
+        "tags": (b"ID3\4" + bytes(6)) * count + mp3,
+        "tags between frames": mp3 + (b"ID3\4" + bytes(6)) * count,
+        "false frames": mp3 + b"\xff\xfb\x10" * count,
+        "FLAC files": b"fLaC\0\0\0\x22" * count,
+        "marks of FLAC files": b"fLaC" * count,
+        "Ogg files": ogg_heads() * count,
+    }
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", in_many_parts())
+def test_a_file_of_countless_parts_is_refused_before_they_are_all_looked_at(kind):
+    with pytest.raises(ValueError, match="has more than 10000 parts.*ffmpeg"):
+        seconds(in_many_parts()[kind])
 
 
 def test_samples_without_a_header_are_refused_with_the_command_that_converts_them(tmp_path):
@@ -253,6 +300,17 @@ def test_a_long_file_is_never_held_as_a_whole(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert num_samples == 300 * RATE and peak < 4e6  # all of it: 19 MB
+
+
+def test_a_small_file_that_goes_on_and_on_is_left_after_what_no_recording_of_its_size_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_DECODED", 2 * RATE)
+    soundfile.write(tmp_path / "silence.flac", np.zeros((60 * RATE, 2)), RATE)
+    blocks = file_blocks(str(tmp_path / "silence.flac"), RATE)
+    with pytest.raises(ValueError, match="silence.flac must be whole, found: more than [0-9]+ numbers in so small"):
+        for block in blocks:
+            assert len(block) <= RATE
+    soundfile.write(tmp_path / "noise.flac", np.tile(CLIP, 60), RATE)
+    assert sum(map(len, file_blocks(str(tmp_path / "noise.flac"), RATE))) == 60 * RATE
 
 
 # Streams of files

@@ -120,17 +120,45 @@ def test_labelled_tables_of_one_folder_with_different_columns_are_an_error(tmp_p
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
 @pytest.mark.parametrize(
     ("encoding", "named"),
-    [("latin-1", "ISO-8859-1"), ("cp1252", "WINDOWS-1252"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16")],
+    [
+        ("latin-1", "ISO-8859-1"),
+        ("cp1252", "WINDOWS-1252"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-32", "UTF-32"),
+    ],
 )
 @pytest.mark.parametrize("line", [2, 200_000])
 def test_text_that_is_no_utf_8_is_named_with_its_encoding_and_the_remedy(tmp_path, suffix, encoding, named, line):
     label = "“café”" if encoding == "cp1252" else "café"
     text = "audio,label\n" + "a.wav,x\n" * (line - 2) + f"a.wav,{label}\n"
     (tmp_path / f"t.{suffix}").write_bytes(text.encode(encoding))
-    first = r"\d" if named == "UTF-16" else line
+    first = r"\d" if named in ("UTF-16", "UTF-32") else line
     remedy = rf"probably {named}\..*iconv -f {named} -t UTF-8 t\.{suffix} > utf8_t\.{suffix}"
     with pytest.raises(ValueError, match=rf"t\.{suffix} must be text in UTF-8, found .* in line {first}, {remedy}"):
         read(tmp_path / f"t.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.jsonl", b'{"audio": "a.wav", "label": "cat"}\n{"audio"'),
+        ("t.csv", b"audio,label\na.wav,cat\na.wav,cat,dog\n"),
+        ("t.csv", b'audio,label\n"a.wav,cat\n'),
+        ("t.parquet", b"no table"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} must be a table that can be read, found: .*Correct it"):
+        list(read_tables([tmp_path / name]))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_columns_separated_otherwise_are_named_with_the_remedy(tmp_path, mark):
+    (tmp_path / "t.csv").write_text(f"audio{mark}label\na.wav{mark}cat\n")
+    with pytest.raises(ValueError, match="columns of .*t.csv must be separated by ',', found .* 'audio.*label'"):
+        list(read_tables([tmp_path / "t.csv"]))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

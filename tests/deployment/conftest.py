@@ -30,7 +30,7 @@ def model(waveforms):
 
 @pytest.fixture(scope="session")
 def folder(model, waveforms, tmp_path_factory):
-    """The saved `model`, its files in `onnx`, and the clips, `0.wav` and so on."""
+    """The saved `model` with its exported files, and the clips, `0.wav` and so on."""
     from export_onnx import main  # needs an extra
 
     folder = tmp_path_factory.mktemp("exported")
@@ -38,5 +38,5 @@ def folder(model, waveforms, tmp_path_factory):
         soundfile.write(folder / f"{i}.wav", waveform.numpy(), 16_000, subtype="FLOAT")
     model.save_pretrained(folder / "model")
     HEARFeatureExtractor().save_pretrained(folder / "model")
-    main([str(folder / "model"), str(folder / "onnx"), "--dtype", "float32", "float16", "int8"])
+    main([str(folder / "model"), str(folder / "model"), "--dtype", "float32", "float16", "int8"])
     return folder

@@ -1,6 +1,7 @@
 """examples/export_onnx.py: ONNX Runtime on the exported files against PyTorch, and what the files hold."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,17 @@ from onnx import numpy_helper
 import export_onnx
 from hear_hf import HEARModel
 from hear_hf.deployment.onnx_dtypes import calibration_files
-from hear_hf.deployment.onnx_export import FILES, TOLERANCES, export_file, load_classifier
+from hear_hf.deployment.onnx_export import FILES, TOLERANCES, check_exported, export_file, load_classifier
 from hear_hf.deployment.onnx_session import model_inputs
 from helpers import noise, ragged_batch, samples_of, save_wav2vec2, small_model
 
 
 def graph_of(folder, dtype: str) -> onnx.ModelProto:
-    return onnx.load(folder / "onnx" / FILES[dtype])
+    return onnx.load(folder / "model" / "onnx" / FILES[dtype])
 
 
 def logits_of(folder, dtype: str, waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    session = onnxruntime.InferenceSession(folder / "onnx" / FILES[dtype])
+    session = onnxruntime.InferenceSession(folder / "model" / "onnx" / FILES[dtype])
     return torch.from_numpy(session.run(None, model_inputs(waveform.numpy(), mask.numpy()))[0])
 
 
@@ -78,13 +79,13 @@ def test_float16_and_int8_store_the_weights_in_fewer_bits(folder):
 
 def test_calibrated_integers_are_near_float32_too(folder, model, tmp_path):
     measured = export_file(graph_of(folder, "float32"), "int8", model, tmp_path, calibration_files(folder))
-    operators = {node.op_type for node in onnx.load(tmp_path / FILES["int8"]).graph.node}
+    operators = {node.op_type for node in onnx.load(tmp_path / "onnx" / FILES["int8"]).graph.node}
     assert "QuantizeLinear" in operators and "DynamicQuantizeLinear" not in operators
     assert 0 < measured.difference < TOLERANCES["int8"]
 
 
 def test_metadata_say_what_a_device_must_know(folder, model):
-    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+    session = onnxruntime.InferenceSession(folder / "model" / "onnx" / "model.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == [model.config.id2label[i] for i in range(7)]
     assert metadata["sampling_rate"] == "16000" and metadata["problem_type"] == "multi_label_classification"
@@ -93,7 +94,7 @@ def test_metadata_say_what_a_device_must_know(folder, model):
 
 @pytest.mark.parametrize("dtype", list(FILES))
 def test_a_file_holds_no_path_and_no_trace_of_the_machine_that_wrote_it(folder, dtype):
-    content = (folder / "onnx" / FILES[dtype]).read_bytes()
+    content = (folder / "model" / "onnx" / FILES[dtype]).read_bytes()
     for private in (str(folder), str(Path(export_onnx.__file__).parent), str(Path(torch.__file__).parent), ".py"):
         assert private.encode() not in content, private
 
@@ -104,9 +105,20 @@ def test_a_clip_that_pytorch_refuses_as_too_short_is_refused_by_a_file_too(folde
     clip = noise(num_samples)[None]
     with pytest.raises(ValueError, match="at least 201 samples"):
         model(clip)
-    session = onnxruntime.InferenceSession(folder / "onnx" / FILES[dtype])
+    session = onnxruntime.InferenceSession(folder / "model" / "onnx" / FILES[dtype])
     with pytest.raises(Exception, match="clips_must_hold_at_least_201_samples"):
         session.run(None, model_inputs(clip.numpy()))
+
+
+@torch.no_grad()
+def test_a_file_takes_a_hole_in_a_mask_as_silence_as_pytorch_does(folder, model):
+    waveform, mask = noise(9_000)[None].repeat(2, 1), torch.ones(2, 9_000, dtype=torch.long)
+    mask[0, 1000:1500] = mask[1, 8_000:] = mask[1, :300] = mask[1, 5_000] = 0
+    expected = model(waveform, mask).logits
+    waveform[mask == 0] = torch.nan
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+    (logits,) = session.run(None, {"input_values": waveform.numpy(), "attention_mask": mask.numpy()})
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
 def test_the_command_reports_each_file_and_sets_the_threads(folder, tmp_path, monkeypatch, capsys):
@@ -115,27 +127,72 @@ def test_the_command_reports_each_file_and_sets_the_threads(folder, tmp_path, mo
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == "MiB difference ms for 10 s (3 threads)".split() and torch.get_num_threads() == 3
     assert [row.split()[0] for row in rows] == ["PyTorch", "float16", "int8"]
-    assert [row.split()[-1] for row in rows[1:]] == [str(tmp_path / FILES[dtype]) for dtype in ("float16", "int8")]
+    assert [row.split()[-1] for row in rows[1:]] == [
+        str(tmp_path / "onnx" / FILES[dtype]) for dtype in ("float16", "int8")
+    ]
     sizes = [float(row.split()[1]) for row in rows]
     assert sizes == [
         pytest.approx(path.stat().st_size / 2**20, abs=0.05)
-        for path in (folder / "model" / "model.safetensors", *(tmp_path / FILES[t] for t in ("float16", "int8")))
+        for path in (
+            folder / "model" / "model.safetensors",
+            *(tmp_path / "onnx" / FILES[t] for t in ("float16", "int8")),
+        )
     ]
 
 
 def test_float32_alone_is_written_unless_asked_for_more(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "to_onnx", lambda model: graph_of(folder, "float32"))
     export_onnx.main([str(folder / "model"), str(tmp_path / "new" / "folder")])
-    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["model.onnx"]
+    assert [path.name for path in (tmp_path / "new" / "folder" / "onnx").iterdir()] == ["model.onnx"]
+
+
+def test_the_folder_holds_what_transformers_js_looks_for(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_onnx, "to_onnx", lambda model: graph_of(folder, "float32"))
+    export_onnx.main([str(folder / "model"), str(tmp_path), "--dtype", "float32", "float16", "int8"])
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    graphs = {"onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx"}
+    assert found == {"config.json", "preprocessor_config.json"} | graphs
+    assert (tmp_path / "config.json").read_bytes() == (folder / "model" / "config.json").read_bytes()
+
+
+def test_files_of_an_earlier_version_are_told_about(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "model_int8.onnx").write_text("an older one")
+    monkeypatch.setattr(export_onnx, "to_onnx", lambda model: graph_of(folder, "float32"))
+    export_onnx.main([str(folder / "model"), str(tmp_path)])
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith(f"{tmp_path} holds model_int8.onnx of an earlier version") and FILES["int8"] in told
+
+
+def test_graphs_of_the_model_beside_them_pass_the_check(folder):
+    check_exported(folder / "model")
+
+
+@pytest.mark.parametrize("change", ["weights", "labels"])
+def test_graphs_of_another_model_do_not_pass_the_check(folder, tmp_path, change):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    model = load_classifier(str(tmp_path / "model"))
+    if change == "weights":
+        model.classifier.out_proj.bias.data += 1
+    else:
+        model.config.id2label[0] = "ape"
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="onnx/model.onnx must have the model's labels.*Export the model again"):
+        check_exported(tmp_path / "model")
+
+
+def test_a_folder_without_graphs_does_not_pass_the_check(folder, tmp_path):
+    with pytest.raises(ValueError, match="must hold files of export_onnx.py, found none"):
+        check_exported(tmp_path)
 
 
 def test_a_file_that_differs_from_pytorch_is_not_written(folder, tmp_path):
-    (tmp_path / "model.onnx").write_text("an older one")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_text("an older one")
     other = small_model(num_hidden_layers=1, layer_norm_eps=0.5)
     with pytest.raises(ValueError, match="must be within 0.001 of PyTorch's.*model.onnx is not written"):
         export_file(graph_of(folder, "float32"), "float32", other, tmp_path)
-    assert (tmp_path / "model.onnx").read_text() == "an older one"
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "onnx" / "model.onnx").read_text() == "an older one"
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]
 
 
 def test_calibration_without_audio_is_refused(folder, tmp_path):

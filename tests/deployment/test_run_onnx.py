@@ -41,7 +41,7 @@ def run_without_torch(*arguments) -> subprocess.CompletedProcess:
 
 @torch.no_grad()
 def test_it_names_sounds_without_pytorch(folder, model, waveforms):
-    result = run_without_torch(folder / "onnx" / "model.onnx", folder / "0.wav", folder / "1.wav")
+    result = run_without_torch(folder / "model" / "onnx" / "model.onnx", folder / "0.wav", folder / "1.wav")
     assert result.returncode == 0, result.stderr
     scores = model(waveforms[1][None]).logits.sigmoid()[0]
     expected = ", ".join(f"{model.config.id2label[int(i)]} {scores[i]:.3f}" for i in scores.argsort().flip(0)[:3])
@@ -52,7 +52,9 @@ def test_it_averages_channels(folder, tmp_path, capsys):
     clip = noise(9000).numpy()
     soundfile.write(tmp_path / "mono.wav", clip, 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "stereo.wav", np.stack([clip + 0.1, clip - 0.1], axis=1), 16_000, subtype="FLOAT")
-    run_onnx.main(str(folder / "onnx" / "model.onnx"), str(tmp_path / "mono.wav"), str(tmp_path / "stereo.wav"))
+    run_onnx.main(
+        str(folder / "model" / "onnx" / "model.onnx"), str(tmp_path / "mono.wav"), str(tmp_path / "stereo.wav")
+    )
     mono, stereo = capsys.readouterr().out.splitlines()
     assert mono.partition(": ")[2] == stereo.partition(": ")[2]
 
@@ -60,10 +62,16 @@ def test_it_averages_channels(folder, tmp_path, capsys):
 def test_it_resamples_where_it_can_and_else_says_what_to_do(folder, tmp_path, capsys):
     file = tmp_path / "rate.wav"
     soundfile.write(file, noise(22_050).numpy(), 22_050)
-    result = run_without_torch(folder / "onnx" / "model.onnx", file)
+    result = run_without_torch(folder / "model" / "onnx" / "model.onnx", file)
     assert result.returncode == 1 and "must be at 16000 Hz, found 22050 Hz" in result.stderr
-    run_onnx.main(str(folder / "onnx" / "model.onnx"), str(file))
+    run_onnx.main(str(folder / "model" / "onnx" / "model.onnx"), str(file))
     assert capsys.readouterr().out.startswith(f"{file}: ")
+
+
+def test_a_model_that_is_not_there_is_told_about(folder, tmp_path):
+    result = run_without_torch(tmp_path / "model_int8.onnx", folder / "0.wav")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "such as onnx/model_quantized.onnx, found no" in result.stderr
 
 
 def test_a_file_too_short_is_refused(folder, tmp_path):
@@ -76,7 +84,7 @@ def test_a_file_too_short_is_refused(folder, tmp_path):
 def test_an_absurd_rate_is_refused(rate, tmp_path):
     content = encoded(np.zeros(6_000), format="WAV")
     (tmp_path / "odd.wav").write_bytes(content[:24] + rate.to_bytes(4, "little") + content[28:])
-    with pytest.raises(ValueError, match=f"its rate or length is absurd, found 6000 numbers at {rate} Hz"):
+    with pytest.raises(ValueError, match=f"must have a rate of 1 to 768 kHz, found {rate} Hz"):
         run_onnx.read_clip(str(tmp_path / "odd.wav"), 16_000)
 
 
@@ -84,14 +92,41 @@ def test_too_many_samples_in_all_channels_are_refused_before_they_are_decoded(tm
     monkeypatch.setattr(run_onnx, "MAX_DECODED", 10_000)
     monkeypatch.setattr(run_onnx.ForwardFile, "read", None)
     soundfile.write(tmp_path / "many.flac", np.zeros((6_000, 2)), 16_000)
-    with pytest.raises(ValueError, match="its rate or length is absurd, found 12000 numbers at 16000 Hz"):
+    with pytest.raises(ValueError, match="must hold at most 10000 numbers in all channels, found 12000"):
         run_onnx.read_clip(str(tmp_path / "many.flac"), 16_000)
+
+
+def test_samples_are_counted_as_they_are_decoded_where_no_length_is_declared(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_onnx, "MAX_DECODED", 10_000)
+    (tmp_path / "unsaid.flac").write_bytes(without_length(encoded(CLIP, format="FLAC")))
+    with pytest.raises(ValueError, match="must hold at most 10000 numbers in all channels, found 10368"):
+        run_onnx.read_clip(str(tmp_path / "unsaid.flac"), 16_000)
+
+
+def test_what_is_no_file_or_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_onnx, "MAX_DECODED", 100)
+    (tmp_path / "large.wav").write_bytes(bytes(801))
+    for place in (tmp_path, tmp_path / "large.wav"):
+        with pytest.raises(ValueError, match="must be a file of at most 4 GiB"):
+            run_onnx.read_clip(str(place), 16_000)
 
 
 def encoded(samples, **options) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, **options)
     return file.getvalue()
+
+
+def without_length(flac: bytes) -> bytes:
+    """As it is written through a pipe: without its number of samples and the digest of them."""
+    return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(20) + flac[42:]
+
+
+def crashed(content: bytes, *places: int) -> bytes:
+    """With zeros for the lengths at these places, as a recorder that crashes leaves them."""
+    for place in places:
+        content = content[:place] + bytes(4) + content[place + 4 :]
+    return content
 
 
 CLIP = noise(16_000).numpy()
@@ -111,7 +146,7 @@ def test_it_names_each_file_that_it_cannot_read_and_goes_on(folder, tmp_path, ca
     names = [*REFUSED, "nowhere.wav"]
     with pytest.raises(SystemExit, match=f"{len(names)} of {len(names) + 1} files"):
         run_onnx.main(
-            str(folder / "onnx" / "model.onnx"), *(str(tmp_path / name) for name in names), f"{folder}/0.wav"
+            str(folder / "model" / "onnx" / "model.onnx"), *(str(tmp_path / name) for name in names), f"{folder}/0.wav"
         )
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{folder}/0.wav: ") and len(printed.err.splitlines()) == len(names)
@@ -120,10 +155,33 @@ def test_it_names_each_file_that_it_cannot_read_and_goes_on(folder, tmp_path, ca
 
 
 def test_what_it_reads_is_what_the_package_reads(tmp_path):
-    for options in ({"format": "WAV", "subtype": "FLOAT"}, {"format": "FLAC"}, {"format": "OGG"}, {"format": "MP3"}):
-        (tmp_path / "clip").write_bytes(encoded(5 * CLIP, **options))
+    contents = [encoded(5 * CLIP, format=name) for name in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "RF64", "W64")]
+    wav, au = contents[0], contents[5]
+    contents += [crashed(wav, 4, wav.index(b"data") + 4), crashed(au, 8), without_length(contents[1])]
+    for content in contents:
+        (tmp_path / "clip").write_bytes(content)
         read = run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
         np.testing.assert_array_equal(read, decode_audio(tmp_path / "clip", 16_000))
+
+
+def test_a_file_without_sound_before_other_chunks_stays_empty(tmp_path):
+    (tmp_path / "empty.wav").write_bytes(encoded(CLIP[:0], format="WAV") + b"LIST" + bytes([0, 4, 0, 0]) + bytes(1024))
+    with pytest.raises(ValueError, match="found 0 samples"):
+        run_onnx.read_clip(str(tmp_path / "empty.wav"), 16_000)
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF", "AU", "RF64", "W64", "MP3"])
+def test_a_file_cut_short_is_named_where_the_package_warns(format, tmp_path, capsys, caplog):
+    content = encoded(np.tile(CLIP, 4), format=format)
+    (tmp_path / "clip").write_bytes(content)
+    run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
+    assert not capsys.readouterr().err
+    (tmp_path / "clip").write_bytes(content[: len(content) // 2])
+    read = run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
+    lengths = re.search("clip' was cut short: it has (.*) of the (.*) s it declares", capsys.readouterr().err)
+    assert [float(one) for one in lengths.groups()] == pytest.approx([len(read) / 16_000, 4], abs=0.1)
+    decode_audio(tmp_path / "clip", 16_000)
+    assert "clip holds" in caplog.text
 
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
@@ -134,4 +192,4 @@ def test_its_scores_are_those_of_the_package(problem_type):
 
 
 def test_it_is_short():
-    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 90
+    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 130

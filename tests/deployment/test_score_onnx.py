@@ -28,7 +28,7 @@ def tables(folder, model, waveforms):
 
 
 def arguments(folder, **changes):
-    paths = {"model_name_or_path": "model", "onnx_dir": "onnx", "train_file": "train.csv", "test_file": "test.csv"}
+    paths = {"model_name_or_path": "model", "onnx_dir": "model", "train_file": "train.csv", "test_file": "test.csv"}
     return [word for name, path in (paths | changes).items() for word in (f"--{name}", str(folder / path))]
 
 
@@ -80,8 +80,12 @@ def test_the_model_is_loaded_once_and_stays_as_it_is(tables, model, monkeypatch)
 
 
 def test_a_folder_without_exported_files_is_refused(tables):
-    with pytest.raises(ValueError, match="must hold files of export_onnx.py, found none"):
-        score_onnx.main(arguments(tables, onnx_dir="model"))
+    (tables / "older").mkdir()
+    with pytest.raises(ValueError, match="must hold files of export_onnx.py, found none in .*/older. Export first."):
+        score_onnx.main(arguments(tables, onnx_dir="older"))
+    (tables / "older" / "model_int8.onnx").write_text("an older one")
+    with pytest.raises(ValueError, match="holds model_int8.onnx of an earlier version: today's are onnx/{model.onnx,"):
+        score_onnx.main(arguments(tables, onnx_dir="older"))
 
 
 def test_clips_with_other_labels_are_refused(tables):

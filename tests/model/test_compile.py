@@ -35,6 +35,16 @@ def test_one_graph_holds_the_whole_model(masked):
     torch.testing.assert_close(compiled(model)(*batch).logits, model(*batch).logits, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_graph_takes_a_hole_in_a_mask_as_silence_as_the_eager_model_does():
+    model = small_model(num_hidden_layers=1)
+    waveform, mask = ragged_batch(CLIPS)
+    mask[0, 1000:1500] = mask[1, 200:201] = 0
+    expected = model(waveform, mask).logits
+    waveform[mask == 0] = torch.nan
+    torch.testing.assert_close(compiled(model)(waveform, mask).logits, expected, rtol=0, atol=1e-5)
+
+
 def test_one_graph_holds_a_training_step_with_the_eager_model_s_gradients():
     silent = dict.fromkeys(["hidden_dropout", "activation_dropout", "attention_dropout"], 0.0)
     model = small_model(num_hidden_layers=1, task_dropout=0.0, classifier_dropout=0.0, **silent).train()

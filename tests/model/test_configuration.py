@@ -84,6 +84,7 @@ def test_an_impossible_quantizer_is_refused_and_named(fields, value):
         ({"hidden_size": 48, "intermediate_size": 2**19}, ["`hidden_size`", "intermediate_size=524288", "16777216"]),
         ({"task_hidden_size": 48, "max_position_embeddings": 2**20}, ["max_position_embeddings=1048576"]),
         ({"classifier_proj_size": 2**15, "num_labels": 2**15}, ["`num_labels`", "classifier_proj_size=32768"]),
+        ({"classifier_proj_size": None, "num_labels": 2**16}, ["task_hidden_size=384", "num_labels=65536"]),
         ({"num_hidden_layers": 1024, "hidden_size": 1024}, ["268435456 parameters", "num_hidden_layers=1024"]),
     ],
 )
@@ -127,6 +128,7 @@ def test_a_model_ten_times_the_published_size_is_not_refused():
         {"apply_spec_augment": "yes"},
         {"hidden_dropout": "0.1"},
         {"layer_norm_eps": None},
+        {"false_alarm_rate": 1.5},
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(field):

@@ -1,7 +1,5 @@
 """HEARModel and HEARForAudioClassification: what they return, refuse and leave alone."""
 
-import inspect
-
 import pytest
 import torch
 
@@ -129,12 +127,18 @@ def test_hidden_frames_do_not_reach_the_acoustic_model(model):
     assert torch.equal(first[:, 5:], expected[:, 5:])
 
 
-def test_forward_takes_no_stray_keywords(model):
-    # With **kwargs, Trainer would take the loss to be scaled by `num_items_in_batch`.
-    for forward in (model.forward, model.hear.forward):
-        kinds = [parameter.kind for parameter in inspect.signature(forward).parameters.values()]
-        assert inspect.Parameter.VAR_KEYWORD not in kinds
-    assert HEARForAudioClassification.accepts_loss_kwargs is False
+def test_forward_refuses_stray_arguments_unless_they_are_none(model):
+    waveform = noise(4000)[None]
+    for forward in (model, model.hear):
+        forward(waveform, input_ids=None)  # as PEFT calls it
+        with pytest.raises(TypeError, match="unexpected arguments: atention_mask"):
+            forward(waveform, atention_mask=torch.ones_like(waveform))
+    assert HEARForAudioClassification.accepts_loss_kwargs is False  # Trainer must not give `num_items_in_batch`
+
+
+def test_fused_attention_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match="must be eager or left out, found: sdpa.*probabilities"):
+        small_model(attn_implementation="sdpa")
 
 
 def test_window_overlap_may_be_nothing():

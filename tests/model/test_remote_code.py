@@ -13,9 +13,9 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from convert_hear_checkpoint import convert
 from golden import SMALL_QUANTIZER, golden_model
-from hear_hf import HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification, HEARForAudioFrameClassification
 from hear_hf.configuration_hear import AUTO_MAP, QUANTIZER_AUTO_MAP
-from helpers import SMALL, noise, small_model
+from helpers import SMALL, linear_model, noise, small_model
 from original_checkpoints import TINY_CONFIG, whole_classifier
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
 
@@ -81,9 +81,11 @@ assert "hear_hf" not in sys.modules
 """
 CODE = {
     "acoustic_model_hear.py",
+    "base_hear.py",
     "configuration_hear.py",
     "feature_extraction_hear.py",
     "attention_hear.py",
+    "frame_head_hear.py",
     "frames_hear.py",
     "graphs_hear.py",
     "masking_hear.py",
@@ -99,6 +101,9 @@ LOADS = [
     ("saved-classifier", "AutoModel", "pooler_output", "hear", 5e-5),
     ("saved-classifier", "AutoModelForAudioClassification", "logits", "", 1e-5),
     ("saved-classifier", "AutoModelForPreTraining", "acoustic_hidden_states", "hear", 5e-5),
+    ("saved-classifier", "AutoModelForAudioFrameClassification", "frame_mask", "hear", 0),
+    ("saved-frames", "AutoModelForAudioFrameClassification", "clip_logits", "", 1e-5),
+    ("saved-linear", "AutoModelForAudioClassification", "logits", "", 1e-4),
     ("saved-base", "AutoModel", "last_hidden_state", "", 5e-5),
     ("saved-acoustic", "AutoModelForPreTraining", "logits", "", 1e-5),
     ("saved-acoustic", "AutoModel", "acoustic_hidden_states", "hear", 5e-5),
@@ -122,6 +127,8 @@ def saved(folder):
     training = golden_model(TOKENIZER_TRAINING.main, **SMALL_QUANTIZER)
     models = {
         "saved-classifier": model,
+        "saved-frames": HEARForAudioFrameClassification(HEARConfig(**SMALL)).eval(),
+        "saved-linear": linear_model(),
         "saved-base": model.hear,
         "saved-acoustic": golden_model(PRETRAINING.main, **SMALL, codebook_size=64),
         "saved-quantizer": training.quantizer,
@@ -149,7 +156,9 @@ def elsewhere(saved, folder):
 
 
 def code_for(name):
-    return CODE | ({"modeling_hear_quantizer.py"} if name in ("saved-quantizer", "saved-training") else set())
+    if name in ("saved-quantizer", "saved-training"):
+        return CODE - {"modeling_hear.py", "frame_head_hear.py"} | {"modeling_hear_quantizer.py"}
+    return CODE
 
 
 def code_in(folder):

@@ -173,3 +173,14 @@ def test_a_class_of_another_model_type_finds_none_of_our_weights(model, tmp_path
     model.save_pretrained(tmp_path)
     other, info = Wav2Vec2Model.from_pretrained(tmp_path, output_loading_info=True)
     assert set(info["missing_keys"]) >= {name for name, _ in other.named_parameters()}
+
+
+def test_an_emptied_model_is_whole_again_after_its_state_dict_is_loaded(model):
+    with torch.device("meta"):
+        emptied = type(model)(model.config)
+    emptied.to_empty(device="cpu")
+    for table in emptied.hear.spectrogram.buffers():
+        table.fill_(torch.nan)  # what `to_empty` leaves may be anything
+    emptied.load_state_dict(model.state_dict())
+    waveform = noise(8000)[None]
+    assert torch.equal(emptied.eval()(waveform).logits, model(waveform).logits)

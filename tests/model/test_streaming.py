@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
 import stream as script
-from hear_hf import HEARStream
+from hear_hf import HEARConfig, HEARForAudioFrameClassification, HEARStream
+from hear_hf.events import find_events
+from hear_hf.frame_head_hear import pool_frame_logits
 from hear_hf.streaming import join_pooled
-from helpers import noise, small_model
+from helpers import SMALL, noise, small_model
 
 MODEL = small_model()
 RATE = 16_000
@@ -237,7 +239,7 @@ def test_lengths_that_do_not_go_together_are_refused(sizes):
 def test_another_rate_and_a_model_without_a_head_are_refused():
     with pytest.raises(ValueError, match="must be 16000 Hz.*found: 44100 Hz"):
         HEARStream(MODEL, 44_100)
-    with pytest.raises(TypeError, match="must be a HEARForAudioClassification, found: HEARModel"):
+    with pytest.raises(TypeError, match="must be a HEARForAudioClassification or .*, found: HEARModel"):
         HEARStream(MODEL.hear, RATE)
     with pytest.raises(TypeError, match="must be a number of Hz, found the text '16000'"):
         HEARStream(MODEL, "16000")
@@ -336,5 +338,59 @@ def test_another_model_is_refused_by_its_name(tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = Wav2Vec2Config(**sizes, conv_dim=[8], conv_kernel=[10], conv_stride=[5], num_conv_pos_embedding_groups=2)
     Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(SystemExit, match="must be a HEARForAudioClassification, found: Wav2Vec2ForSequence"):
+    with pytest.raises(SystemExit, match="must be a HEARForAudioClassification or .*, found: Wav2Vec2ForSequence"):
         script.main([str(tmp_path), "clip.wav"])
+
+
+@pytest.fixture(scope="module")
+def frame_model():
+    model = HEARForAudioFrameClassification(HEARConfig(**SMALL, frame_pooling="mean")).eval()
+    model.hear.load_state_dict(MODEL.hear.state_dict())
+    torch.nn.init.normal_(model.frame_classifier.weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("size", [1_000, 7_777, 100_000])
+def test_the_frames_of_windows_are_those_of_the_stream_each_once(frame_model, size):
+    stream = HEARStream(frame_model, **SIZES)
+    clip = LONG[: int(3.33 * RATE)]
+    results = [result for block in clip.split(size) for result in stream.push(block)]
+    whole = stream.finish()
+    frames = torch.cat([result.frame_scores for result in (*results, whole)])
+    assert len(frames) == (1 + len(clip) // 160) // 2
+    last = frame_model(clip[None, int(2.8 * RATE) : int(3.3 * RATE)]).logits[0].sigmoid()  # the window before the end
+    torch.testing.assert_close(results[-1].frame_scores, last[-10:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(frames[155:165], last[-10:], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "linear_softmax"])
+def test_the_decision_pools_the_frames_of_all_segments(frame_model, pooling):
+    frame_model.config.frame_pooling = pooling
+    stream = HEARStream(frame_model, **SIZES)
+    (exact,) = frame_model(CLIP[None]).clip_logits
+    stream.push(CLIP)
+    torch.testing.assert_close(stream.finish().logits, exact, rtol=0, atol=1e-4)
+    stream.push(LONG)
+    parts = [frame_model(part[None]).logits for part in (*LONG[: 4 * RATE].split(RATE), LONG[4 * RATE :])]
+    logits = torch.cat(parts, dim=1)
+    expected = pool_frame_logits(logits, torch.ones(logits.shape[:2], dtype=torch.bool), pooling)
+    torch.testing.assert_close(stream.finish().logits, expected[0], rtol=0, atol=1e-4)
+
+
+def test_a_hop_that_divides_a_frame_is_refused(frame_model):
+    with pytest.raises(ValueError, match="`hop_seconds` must be a multiple of 0.02"):
+        HEARStream(frame_model, **SIZES | {"hop_seconds": 0.21})
+
+
+def test_the_script_prints_each_sound_when_it_is_over(frame_model, tmp_path, capsys):
+    frame_model.config.event_thresholds = [0.6] * 7
+    frame_model.save_pretrained(tmp_path)
+    soundfile.write(tmp_path / "clip.wav", CLIP.numpy(), RATE, subtype="FLOAT")
+    script.main([str(tmp_path), str(tmp_path / "clip.wav"), "--window", "2", "--hop", "1", "--json"])
+    *events, whole = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    scores = frame_model(CLIP[None]).logits[0].detach().sigmoid().numpy()
+    labels = [frame_model.config.id2label[index] for index in range(7)]
+    expected = find_events(scores, labels, [0.6] * 7)
+    assert whole["end"] == 2.0 and len(events) == len(expected) > 0
+    found = sorted((event["start"], event["label"]) for event in events)
+    assert found == [(event.start, event.label) for event in expected]

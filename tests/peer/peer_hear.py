@@ -6,7 +6,14 @@ from itertools import product
 import torch
 from transformers.testing_utils import torch_device
 
-from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification, HEARForPreTraining, HEARModel
+from hear_hf import (
+    HEARConfig,
+    HEARFeatureExtractor,
+    HEARForAudioClassification,
+    HEARForAudioFrameClassification,
+    HEARForPreTraining,
+    HEARModel,
+)
 from helpers import SMALL, noise, ragged_batch, samples_of, small_model
 from transformers_suite import TINY_MODELS, ConfigTester, ModelTesterMixin, PipelineTesterMixin
 
@@ -60,7 +67,7 @@ class HEARModelTesterMixin(ModelTesterMixin):
 
 
 class HEARModelTest(HEARModelTesterMixin, PipelineTesterMixin, unittest.TestCase):
-    all_model_classes = (HEARModel, HEARForAudioClassification)
+    all_model_classes = (HEARModel, HEARForAudioClassification, HEARForAudioFrameClassification)
     pipeline_model_mapping = {"audio-classification": HEARForAudioClassification}
 
     @classmethod

@@ -31,7 +31,7 @@ NUM_COMMANDS = {
     "docs/hear-tiny.md": 7,
     "docs/embeddings.md": 6,
 }
-PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk")
+PROGRAMS = ("make", "git", "cd", "pip", "curl", "unzip", "hf", "awk", "python")
 OPTIONAL = ("onnx", "onnxruntime", "gradio")  # of extras that the oldest set does without
 
 
@@ -152,8 +152,9 @@ def test_the_reader_finds_every_page_from_the_readme():
     assert {*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"} - {"README.md"} <= linked
 
 
-def test_each_known_issue_names_a_test_that_there_is():
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", read("docs/known-issues.md"))
+@pytest.mark.parametrize("page", ["docs/known-issues.md", "docs/integrations.md"])
+def test_each_row_names_a_test_that_there_is(page):
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", read(page))
     assert len(named) > 10
     for file, test in named:
         assert f"def {test}" in read(file), (file, test)

@@ -34,6 +34,7 @@ SUB_PACKAGES = {
 DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installed
 TFLITE = ROOT / "conversion" / "tflite_file.py"
 TFLITE_TESTS = ROOT / "tests" / "tflite_files.py"  # imported only where `tflite` is installed
+PAGE = ROOT / "examples" / "web" / "build_page.py"
 SCRIPTS = {  # by the extra that is enough to run them
     "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/**/*.py")} - {TFLITE},
     "conversion": {TFLITE},
@@ -42,12 +43,13 @@ SCRIPTS = {  # by the extra that is enough to run them
     "space": {*ROOT.glob("examples/space/**/*.py")},
     "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py"), TFLITE_TESTS},
 }
+SCRIPTS["onnx"].add(PAGE)
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, for formats that soundfile cannot read, for the spoken digits and for a cluster, which say so
-# themselves; and for a faster search, which goes without.
-OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "ray", "faiss"}
+# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters and a cluster,
+# which say so themselves; and for a faster search, which goes without.
+OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "sed_scores_eval", "ray", "faiss", "peft"}
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +169,8 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
-    "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo"),
-    "constraints.txt": ("onnx", "space", "conversion", "ray"),
+    "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
+    "constraints.txt": ("onnx", "space", "conversion", "events", "ray"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 

@@ -3,6 +3,7 @@ the training scripts."""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
+from transformers import AutoModelForAudioClassification
 
 import finetune
+import push_to_hub
 import train_quantizer
-from hear_hf import HEARFeatureExtractor
+from hear_hf import HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.data.labelled import DataArguments
 from hear_hf.data.sources import hub_datasets
 from hear_hf.sharing.models import TRAINER_DRAFT
@@ -133,6 +136,39 @@ def test_a_private_repository_loads_with_its_owner_s_token_alone(found, models):
     assert "alice/hidden" in found["without a token"] and "alice/hidden" in found["with another's token"]
 
 
+@pytest.mark.parametrize("auto", [True, False])
+@pytest.mark.parametrize("file", ["model.safetensors.index.json", "other.safetensors.index.json", "config.json"])
+@pytest.mark.parametrize("place", ["../{}", "{folder}/{}"])
+def test_no_weights_outside_a_repository_are_read_whatever_its_files_name(hub, tmp_path, place, file, auto):
+    folder = tmp_path / "model"
+    small_model().save_pretrained(folder, max_shard_size="200KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    first = sorted(set(index["weight_map"].values()))[0]
+    elsewhere = place.format((folder / first).rename(tmp_path / first).name, folder=tmp_path)
+    if file == "config.json":
+        config["transformers_weights"] = elsewhere
+    else:
+        index["weight_map"] = {key: elsewhere if name == first else name for key, name in index["weight_map"].items()}
+        (folder / "model.safetensors.index.json").unlink()
+        (folder / file).write_text(json.dumps(index))
+    if file == "other.safetensors.index.json":
+        config["transformers_weights"] = file
+    (folder / "config.json").write_text(json.dumps(config))
+    hub.create("alice/evil", files={path.name: path.read_bytes() for path in folder.iterdir()})
+    loader = AutoModelForAudioClassification if auto else HEARForAudioClassification
+    with pytest.raises(ValueError, match=f"{file} must name weights beside it, found"):
+        loader.from_pretrained("alice/evil", cache_dir=tmp_path / "cache")
+
+
+def test_a_variant_in_shards_is_loaded_from_a_repository(hub, tmp_path):
+    model = small_model()
+    model.save_pretrained(tmp_path, max_shard_size="200KB", variant="half")
+    hub.create("alice/shards", files={path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()})
+    loaded = HEARForAudioClassification.from_pretrained("alice/shards", variant="half", cache_dir=tmp_path / "cache")
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
 @pytest.fixture
 def tones(tmp_path):
     for label, frequency in (("<b>low", 200), ("high", 3000)):
@@ -156,6 +192,22 @@ def test_fine_tuning_with_push_to_hub_leaves_our_card_and_plots_on_the_hub(tones
     files = assert_own_card(hub, "alice/tones", tmp_path / "run")
     assert {"model.safetensors", "modeling_hear.py", "confusion_matrix.png"} <= set(files)
     assert b"model-index" in files["README.md"] and b"`<b>low`" in files["README.md"]
+
+
+def test_a_run_that_cannot_be_published_says_what_it_kept_and_how_to_publish_it(tones, hub, tmp_path, monkeypatch):
+    arguments = ["--data_dir", tones, "--output_dir", tmp_path / "my run", "--hub_model_id", "alice/tones"]
+    arguments += ["--max_steps", 1, "--config_overrides", CLASSIFIER, "--validation_share", 0.25]
+    hub.fail("POST .*/commit/", status=503)
+    with pytest.raises(SystemExit) as error:
+        finetune.main([*map(str, arguments), *QUICK, "--hub_private_repo", "True"])
+    message = str(error.value)
+    assert "an error of its own (503)" in message and f"plots are in {tmp_path}/my run. To publish them: " in message
+    command = shlex.split(message.rpartition("To publish them: python ")[2])
+    hub.failures.clear()
+    assert command[0] == "examples/push_to_hub.py"
+    push_to_hub.main(command[1:])
+    assert hub.repositories["models", "alice/tones"].private
+    assert_own_card(hub, "alice/tones", tmp_path / "my run")
 
 
 def test_pretraining_with_push_to_hub_leaves_our_card_and_plots_on_the_hub(tones, hub, tmp_path):

@@ -80,6 +80,34 @@ def test_a_folder_without_a_demo_is_refused(tmp_path, hub):
     assert not hub.requests
 
 
+@pytest.fixture
+def page(tmp_path):
+    """What web/build_page.py builds, in short; beside it are clips that are no part of it."""
+    (tmp_path / "page" / "sounds").mkdir(parents=True)
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "other.ogg").write_bytes(b"0")
+    for name in ("index.html", "model.onnx.gzip", "sounds/cat.ogg", ".hidden"):
+        (tmp_path / "page" / name).write_bytes(b"0")
+    (tmp_path / "page" / "README.md").write_text("---\nsdk: static\napp_file: index.html\n---\n# Page\n")
+    return tmp_path / "page"
+
+
+def test_a_built_page_becomes_a_static_space_that_links_its_model(page, hub):
+    push(page)
+    repository = hub.repositories["spaces", "alice/demo"]
+    files = set(repository.main.files) - {".gitattributes"}
+    assert repository.sdk == "static"
+    assert files == {"README.md", "index.html", "model.onnx.gzip", "sounds/cat.ogg"}
+    assert yaml.safe_load(repository.main.files["README.md"].split(b"---")[1])["models"] == ["alice/hear"]
+
+
+def test_a_link_in_a_built_page_that_leads_out_is_refused(page, hub, tmp_path):
+    (page / "notes.txt").symlink_to(tmp_path / "sounds" / "other.ogg")
+    with pytest.raises(SystemExit, match="Links must lead to visible files of their own folder"):
+        push(page)
+    assert not hub.requests
+
+
 def test_the_demo_s_files_all_go_up(tmp_path):
     stage_space(SPACE, tmp_path / "staged", "alice/hear")
     files = {path.name for path in (tmp_path / "staged").iterdir()}

@@ -1,5 +1,9 @@
 """`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what is uploaded."""
 
+import re
+import sys
+
+import pytest
 from huggingface_hub import HfApi
 from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2FeatureExtractor
 
@@ -9,7 +13,7 @@ from hear_hf.sharing import checks as hub_checks
 from helpers import SMALL, small_model
 from local_hub import connect
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
-from pushing import REPOSITORY, push
+from pushing import REPOSITORY, push, refused
 
 
 def test_a_folder_becomes_a_repository_in_one_commit(folder, hub, loads_elsewhere, capsys):
@@ -135,3 +139,60 @@ def test_another_audio_classifier_of_transformers_goes_up_too(hub, tmp_path, loa
     push(tmp_path / "hubert")
     card = hub.repositories[REPOSITORY].main.files["README.md"].decode()
     assert "HubertForSequenceClassification" in card and "HEAR" not in card
+
+
+@pytest.fixture
+def graphs(folder):
+    """The folder, with graphs by name alone and one that export_onnx.py does not write."""
+    (folder / "onnx").mkdir()
+    for name in ("model.onnx", "model_fp16.onnx", "model_quantized.onnx", "model_q4.onnx"):
+        (folder / "onnx" / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.fixture
+def check_graphs(monkeypatch):
+    """Where the check of graphs, which is tested with the export, puts the folders that it was given."""
+    pytest.importorskip("onnx", reason="graphs need `pip install hear_hf[onnx]`")
+    pytest.importorskip("onnxruntime", reason="graphs need `pip install hear_hf[onnx]`")
+    pytest.importorskip("onnxscript", reason="graphs need `pip install hear_hf[onnx]`")
+    from hear_hf.deployment import onnx_export
+
+    assert set(onnx_export.FILES.values()) == set(hub_checks.GRAPHS) and onnx_export.FOLDER == hub_checks.ONNX
+    given = []
+    monkeypatch.setattr(onnx_export, "check_exported", given.append)
+    return given
+
+
+def test_graphs_go_up_beside_the_weights_once_they_are_checked(graphs, hub, check_graphs, capsys):
+    push(graphs, "--onnx")
+    files = hub.repositories[REPOSITORY].main.files
+    assert {name for name in files if name.startswith("onnx/")} == {f"onnx/{name}" for name in hub_checks.GRAPHS}
+    assert files["onnx/model.onnx"] == b"model.onnx" and "config.json" in files
+    assert len(check_graphs) == 1 and graphs not in check_graphs  # the staged copy
+    assert "onnx/model_q4.onnx" in capsys.readouterr().out.partition("Kept back:")[2]
+
+
+def test_graphs_that_fail_the_check_keep_the_model_back(graphs, hub, check_graphs, monkeypatch):
+    def refuse(folder):
+        raise ValueError("onnx/model.onnx must have the model's logits")
+
+    monkeypatch.setattr(sys.modules["hear_hf.deployment.onnx_export"], "check_exported", refuse)
+    assert "must have the model's logits" in refused(graphs, "--onnx")
+    assert not hub.requests
+
+
+def test_a_link_among_the_graphs_that_leads_out_is_refused(graphs, hub, check_graphs, tmp_path):
+    (tmp_path / "private.onnx").write_bytes(b"0")
+    (graphs / "onnx" / "model.onnx").unlink()
+    (graphs / "onnx" / "model.onnx").symlink_to(tmp_path / "private.onnx")
+    assert "Links must lead to visible files of their own folder" in refused(graphs, "--onnx")
+    assert not hub.requests
+
+
+def test_without_the_option_graphs_stay_here_and_those_of_older_weights_are_removed(graphs, hub, capsys):
+    hub.create("alice/hear", files={"onnx/model.onnx": b"of older weights", "onnx/model_q4.onnx": b"somebody's"})
+    push(graphs)
+    files = hub.repositories[REPOSITORY].main.files
+    assert {name for name in files if name.startswith("onnx/")} == {"onnx/model_q4.onnx"}
+    assert re.search(r"onnx/ +give --onnx", capsys.readouterr().out)

@@ -78,7 +78,7 @@ def test_labels_that_disagree_with_the_head_or_each_other_are_refused(folder):
 
 def test_a_feature_extractor_of_another_rate_is_refused(folder):
     edit(folder, "preprocessor_config.json", sampling_rate=32_000)
-    assert "must take the model's rate, 16000 Hz, found: 32000" in refused(folder)
+    assert "preprocessor_config.json, found: 16000 and 32000 Hz" in refused(folder)
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])

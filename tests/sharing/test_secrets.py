@@ -36,9 +36,10 @@ def test_a_run_is_published_in_one_commit_through_the_checks_and_without_a_pickl
     assert not [name for name in repository.main.files if name.endswith((".bin", ".pt", ".pth"))]
 
 
-def test_a_run_that_cannot_be_published_says_so_before_the_training(command, hub, monkeypatch, tmp_path):
+def test_a_run_that_cannot_be_published_says_so_before_its_clips_are_read(command, hub, monkeypatch, tmp_path):
     connect(hub, monkeypatch, tmp_path, token=None)
-    with pytest.raises(Exception, match="needs a token, found none"):
+    monkeypatch.setattr(finetune, "load_labelled_audio", None)
+    with pytest.raises(SystemExit, match="needs a token, found none"):
         finetune.main(command)
     assert not list(tmp_path.glob("run/*"))
 

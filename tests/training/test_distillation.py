@@ -116,6 +116,12 @@ def test_a_resumed_run_continues_the_same_losses_and_measures_no_teacher(
     assert losses(tmp_path) == pytest.approx(losses(distilled), abs=1e-6)
 
 
+def test_the_checkpoints_of_another_run_are_refused_before_a_teacher_is_loaded(distilled, clips, words, monkeypatch):
+    monkeypatch.setattr(distill, "load_teachers", None)
+    with pytest.raises(ValueError, match="found those of another in .*: learning_rate was .*, is now 0.5"):
+        distill.main(arguments(clips, distilled, [words], "--learning_rate", "0.5"))
+
+
 def test_balanced_sources_resume_to_the_same_losses(clips, sounds, tmp_path):
     entries = ["--train_file", str(clips / "0[0-3].wav"), str(clips / "*[4-9].wav"), "--source_weights", "equal"]
     more = [*entries, "--eval_strategy", "no", "--save_steps", "3", "--max_steps", "5"]

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 CHUNK_BYTES = 2**16
 ENDLESS = 2**40  # bytes, or samples
+MAX_PARTS = 10_000  # chunks, tags, joined recordings or false heads: of more, a small file would take minutes
 
 MpegFrame: TypeAlias = tuple[int, int, int, bool]  # bytes, samples, rate in Hz, whether it is mono
 Source: TypeAlias = "BinaryIO | Part"
@@ -103,11 +104,17 @@ def split(file: Source) -> tuple[list[Part], float | None]:
     return [Part(file, begin, stop) for begin, stop in pairwise([*starts, size])], None
 
 
+def _check_parts(number: int) -> None:
+    if number > MAX_PARTS:
+        raise UnreadableAudio(f"it has more than {MAX_PARTS} parts.")
+
+
 def _without_lead(file: Source) -> Source:
     """The file behind ID3 tags and, of an MP3 file, behind zeros."""
-    start = 0
+    start = num_tags = 0
     while tag := _id3_bytes(_head_at(file, start)):
-        start += tag
+        start, num_tags = start + tag, num_tags + 1
+        _check_parts(num_tags)
     if _head_at(file, start).startswith(bytes(4)) and _mpeg_frame(_head_at(file, start + _zero_bytes(file, start))):
         start += _zero_bytes(file, start)
     return Part(file, start, max(start, file.seek(0, os.SEEK_END))) if start else file
@@ -137,7 +144,9 @@ def _id3_bytes(head: bytes) -> int:
 
 
 def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]:
-    """What to write over the head of a WAV file whose recorder never wrote its length, and the declared seconds."""
+    """What to write over the head of a WAV file whose recorder never wrote its length; and the seconds of one that
+    holds more than it declares.
+    """
     file.seek(0)
     order = ">" if file.read(4) == b"RIFX" else "<"
     bytes_per_second, data_size_64 = 0, None
@@ -153,17 +162,19 @@ def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]
                 return {4: longest, place - 4: longest}, None
             if data_size_64 == 0 and length == 2**32 - 1:
                 return {20: struct.pack("<Q", size - 8), 28: struct.pack("<Q", rest)}, None
-            is_short = rest < length < 2**31 - 2**16  # pipes and recorders write more for "unknown"
             is_long = length < rest and not _are_chunks(file, place + length + length % 2, size, order)
-            if bytes_per_second and (is_short or is_long):
-                return {}, max(length, rest) / bytes_per_second
+            if bytes_per_second and is_long:
+                return {}, rest / bytes_per_second
             break
     return {}, None
 
 
 def _riff_chunks(file: Source, place: int, size: int, order: str) -> Iterator[tuple[bytes, int, int, bytes]]:
     """Name, place, declared length and first 16 bytes of each chunk."""
+    num_chunks = 0
     while place + 8 <= size:
+        num_chunks += 1
+        _check_parts(num_chunks)
         file.seek(place)
         name, length = struct.unpack(f"{order}4sI", file.read(8))
         yield name, place + 8, length, file.read(16).ljust(16, b"\0")
@@ -194,6 +205,7 @@ def _ogg_starts(file: Source, size: int) -> list[int]:
         begins = bool(head[5] & 2)
         if begins and not in_heads:  # several streams that run side by side begin together
             starts.append(place)
+            _check_parts(len(starts))
         in_heads = begins
         place += 27 + head[26] + sum(file.read(head[26]))
     return [0, *starts[1:]]
@@ -201,8 +213,10 @@ def _ogg_starts(file: Source, size: int) -> list[int]:
 
 def _flac_starts(file: Source) -> list[int]:
     """Where each of the joined FLAC files begins: at its mark and the head of its first block."""
-    starts, place = [0], 4
+    starts, place, num_marks = [0], 4, 0
     while (place := _find(file, b"fLaC", place)) >= 0:
+        num_marks += 1
+        _check_parts(num_marks)
         file.seek(place + 4)
         if file.read(4) in (b"\0\0\0\x22", b"\x80\0\0\x22"):
             starts.append(place)
@@ -240,14 +254,17 @@ def _mpeg_frame(head: bytes) -> MpegFrame | None:
 
 def _mpeg_frames(file: Source, size: int) -> Iterator[tuple[int, MpegFrame]]:
     """The place and the format of each MPEG frame that follows another one or that another one follows."""
-    place, in_step = 0, False
+    place, in_step, num_false = 0, False, 0
     while place + 4 <= size:
         frame = _frame_at(file, place)
         if frame and (in_step or _frame_at(file, place + frame[0])):
             yield place, frame
             place, in_step = place + frame[0], True
             continue
-        place += _id3_bytes(_head_at(file, place)) or _bytes_to_sync(file, place)
+        tag = _id3_bytes(_head_at(file, place))
+        num_false += bool(frame or tag)
+        _check_parts(num_false)
+        place += tag or _bytes_to_sync(file, place)
         in_step = False
 
 
@@ -293,6 +310,7 @@ def _joined_mpeg_files(file: Source, size: int) -> list[_MpegFile]:
         declared = _declared_frames(file.read(min(length, 192)))
         if not files or declared is not None or files[-1].is_over():
             files.append(_MpegFile(place, declared, samples / rate))
+            _check_parts(len(files))
         if declared is None:
             files[-1].num_frames += 1
             files[-1].formats[rate, is_mono] += 1

@@ -7,6 +7,8 @@ survive one.
 
 import io
 import logging
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +28,10 @@ MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: heart sounds, and the fastest convert
 MAX_DECODED = 2**30  # numbers in all channels: three hours of stereo at 48 kHz
 MAX_SAMPLES = 2**29  # that are held at once, 2 GiB: nine hours at 16 kHz
 BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
+MAX_NUMBERS_PER_BYTE = 100  # of a file that is not held; speech in Opus has some 60, silence in FLAC thousands
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
+# libsndfile's note of a declared length that is not the file's.
+WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
 
 def decode_audio(audio: Any, sampling_rate: int) -> np.ndarray:
@@ -102,7 +107,8 @@ def read_blocks(path: str | Path, blocks_per_second: int) -> tuple[Iterator[np.n
 
     Returns:
         The blocks, `np.ndarray` of shape `(num_samples,)`, together equal to what `read_audio` returns; and their
-        rate in Hz. The iterator raises `ValueError` where the file breaks in the middle.
+        rate in Hz. The iterator raises `ValueError` where the file breaks in the middle, or when a small file has
+        given more than any recording holds.
 
     Raises:
         `FileNotFoundError`: The path leads to no file.
@@ -116,7 +122,8 @@ def read_blocks(path: str | Path, blocks_per_second: int) -> tuple[Iterator[np.n
         size = max(1, rate // blocks_per_second)
         return _checked((samples[i : i + size] for i in range(0, len(samples), size)), name), rate
     rate = reader.sampling_rate
-    return _checked(reader.blocks(max(1, rate // blocks_per_second)), name), rate
+    most = max(MAX_DECODED, MAX_NUMBERS_PER_BYTE * Path(path).stat().st_size)
+    return _checked(reader.blocks(max(1, rate // blocks_per_second), most), name), rate
 
 
 def _checked(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
@@ -163,11 +170,16 @@ def _unfit(name: str, found: str) -> ValueError:
 
 def _read_decoder(decoder: Any, name: str, sampling_rate: int) -> tuple[np.ndarray, int]:
     head = decoder.metadata
-    _check_rate(name, head.sample_rate)
     num_frames = (head.duration_seconds_from_header or 0) * head.sample_rate
+    _check_rate(name, head.sample_rate)
     _check_length(name, num_frames, head.num_channels, head.sample_rate, sampling_rate)
-    samples = decoder.get_all_samples()
-    return samples.data.numpy().mean(axis=0), samples.sample_rate  # (num_channels, num_samples) -> (num_samples,)
+    longest = MAX_DECODED / head.sample_rate / head.num_channels + 1  # what comes out may be longer
+    samples = decoder.get_samples_played_in_range(stop_seconds=longest)
+    rate, (num_channels, num_samples) = samples.sample_rate, samples.data.shape
+    _check_length(name, num_samples, num_channels, rate, sampling_rate)
+    if head.begin_stream_seconds_from_header is not None:  # then the length is no estimate
+        _warn_if_short(name, num_samples / rate, head.duration_seconds or 0)
+    return samples.data.numpy().mean(axis=0), rate  # (num_channels, num_samples) -> (num_samples,)
 
 
 def _read_array(array: Any) -> np.ndarray:
@@ -240,9 +252,12 @@ class SoundfileReader:
             self._file.close()
             raise
 
-    def blocks(self, num_frames: int) -> Iterator[np.ndarray]:
-        """Yields the averaged channels, float32 of shape `(num_samples,)`, once: at most `num_frames` at a time."""
-        num_read = num_declared = 0
+    def blocks(self, num_frames: int, most: float = math.inf) -> Iterator[np.ndarray]:
+        """Yields the averaged channels, float32 of shape `(num_samples,)`, once: at most `num_frames` at a time.
+
+        Raises `UnreadableAudio` when the channels together have given more than `most` numbers.
+        """
+        num_read, num_declared = 0, 0.0
         with self._file:
             for index, part in enumerate(self._parts):
                 if index:
@@ -252,11 +267,15 @@ class SoundfileReader:
                             f"it changes from {self.sampling_rate} to {self._current.samplerate} Hz."
                         )
                 with self._current as file:
-                    num_declared += file.frames
+                    num_declared += _declared_frames(file)
                     for block in _averaged_blocks(file, num_frames):
                         num_read += len(block)
+                        if num_read * file.channels > most:
+                            raise UnreadableAudio(f"more than {most:.0f} numbers in so small a file.")
                         yield block
-        self._warn_if_short(num_read / self.sampling_rate, num_declared / self.sampling_rate)
+        declared = num_declared / self.sampling_rate if self._declared_seconds is None else self._declared_seconds
+        if declared < ENDLESS / self.sampling_rate:
+            _warn_if_short(self.name, num_read / self.sampling_rate, declared)
 
     def whole(self, sampling_rate: int = 0) -> np.ndarray:
         """
@@ -285,13 +304,21 @@ class SoundfileReader:
             is_known = len(self._parts) == 1 and not self._parts[0].lead and file.frames < ENDLESS
             return file.frames / self.sampling_rate if is_known else None
 
-    def _warn_if_short(self, seconds: float, soundfile_seconds: float) -> None:
-        declared = soundfile_seconds if self._declared_seconds is None else self._declared_seconds
-        if seconds < 0.99 * declared - 0.1 and declared < ENDLESS / self.sampling_rate:
-            logger.warning(
-                f"{self.name} holds {seconds:.2f} s of the {declared:.2f} s that its head or its size declares: it was"
-                f" cut short, or its head is wrong. What there is, is used; {CONVERT} may find more."
-            )
+
+def _declared_frames(file: soundfile.SoundFile) -> float:
+    """How many frames a file declares; libsndfile's count is that of what there is."""
+    found = WRONG_LENGTH.findall(file.extra_info)
+    declared, held = map(int, found[-1]) if found else (1, 1)
+    is_cut = 0 < held < declared < 2**31 - 2**16  # pipes and recorders write more for "unknown"
+    return file.frames * declared / held if is_cut else file.frames
+
+
+def _warn_if_short(name: str, seconds: float, declared: float) -> None:
+    if seconds < 0.99 * declared - 0.1:
+        logger.warning(
+            f"{name} holds {seconds:.2f} s of the {declared:.2f} s that its head or its size declares: it was cut "
+            f"short, or its head is wrong. What there is, is used; {CONVERT} may find more."
+        )
 
 
 def _averaged_blocks(file: soundfile.SoundFile, num_frames: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,47 @@
+"""Classifiers whose folder holds an adapter of PEFT beside the name of its base model. Needs the extra `peft`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
+
+from .extras import require
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter rather than a whole model."""
+    return Path(folder, ADAPTER_CONFIG).is_file()
+
+
+def load_adapter(folder: str | Path, trust_remote_code: bool = False) -> "PeftModel":
+    """
+    Loads an adapter on the base model that it names; `merge_and_unload()` makes one plain model of both.
+
+    Args:
+        folder (`str` or `Path`): What `finetune.py --lora_r` wrote: the adapter, and the config with its labels.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code of the base model's
+            repository.
+
+    Raises:
+        `ImportError`: PEFT is not installed; the message gives the command that installs it.
+    """
+    require("An adapter", "peft", "peft")
+    from peft import PeftConfig, PeftModel
+
+    adapter = PeftConfig.from_pretrained(str(folder))
+    source = {"revision": adapter.revision or "main", "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    base = AutoModelForAudioClassification.from_pretrained(
+        adapter.base_model_name_or_path, config=config, ignore_mismatched_sizes=True, **source
+    )
+    return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def plain_model(model) -> PreTrainedModel:
+    """The model of Transformers within an adapter's, or the given one if it is such a model."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

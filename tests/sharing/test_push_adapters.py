@@ -1,0 +1,72 @@
+"""`examples/push_to_hub.py` on adapters, against a Hub on the loopback interface."""
+
+import pytest
+import torch
+
+from hear_hf import HEARConfig, HEARFeatureExtractor
+from hear_hf.adapters import load_adapter
+from helpers import noise, small_model
+from pushing import card_of, edit, push, refused
+
+peft = pytest.importorskip("peft", reason="adapters need the extra `peft`")
+LABELS = ["bee", "cat", "dog"]
+
+
+@pytest.fixture
+def base(hub, tmp_path):
+    """The name of a whole model on the Hub."""
+    folder = tmp_path / "base"
+    small_model().save_pretrained(folder)
+    HEARFeatureExtractor().save_pretrained(folder)
+    hub.create("alice/base", files={path.name: path.read_bytes() for path in folder.iterdir()})
+    return "alice/base"
+
+
+@pytest.fixture
+def adapter(base, tmp_path):
+    """The folder of an adapter of it, as `finetune.py --lora_r` leaves it, with labels of its own."""
+    model = small_model(num_labels=3, id2label=dict(enumerate(LABELS)), label2id={n: i for i, n in enumerate(LABELS)})
+    settings = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"], "init_lora_weights": False}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", **settings))
+    folder = tmp_path / "adapter"
+    adapted.save_pretrained(folder)
+    (folder / "README.md").unlink()  # PEFT's draft
+    edit(folder, "adapter_config.json", base_model_name_or_path=base)
+    HEARConfig.from_dict(model.config.to_dict()).save_pretrained(folder)
+    HEARFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_is_published_without_its_base_model(adapter, hub, real_loads, tmp_path):
+    push(adapter, to="alice/adapter")
+    files = hub.repositories["models", "alice/adapter"].main.files
+    assert {"adapter_model.safetensors", "adapter_config.json", "config.json", "configuration_hear.py"} <= set(files)
+    assert "model.safetensors" not in files
+    card = card_of(hub, name="alice/adapter")
+    assert (card.data.base_model, card.data.library_name) == ("alice/base", "peft")
+    assert "PeftModel.from_pretrained" in card.text and '"alice/base", "alice/adapter"' in card.text
+
+
+def test_a_base_model_in_a_folder_is_refused_with_both_remedies(adapter, tmp_path):
+    edit(adapter, "adapter_config.json", base_model_name_or_path=str(tmp_path / "base"))
+    message = refused(adapter, "--dry_run", to="alice/adapter")
+    assert "must be on the Hub" in message and "--merge_adapter" in message
+
+
+def test_foreign_code_of_the_base_model_is_shown_and_refused(adapter, hub, capsys):
+    files = hub.repositories["models", "alice/base"].main.files
+    changed = files["modeling_hear.py"] + b"print('hello')\n"
+    hub.create("alice/other", files=files | {"modeling_hear.py": changed})
+    edit(adapter, "adapter_config.json", base_model_name_or_path="alice/other")
+    assert "other code in modeling_hear.py" in refused(adapter, "--dry_run", to="alice/adapter")
+    assert "print('hello')" in capsys.readouterr().out
+
+
+def test_an_adapter_without_some_of_its_weights_is_refused(adapter):
+    edit(adapter, "adapter_config.json", target_modules=["q_proj", "k_proj"])
+    assert "found missing" in refused(adapter, "--dry_run", to="alice/adapter")
+
+
+def test_an_adapter_of_the_hub_s_base_model_loads(adapter):
+    with torch.no_grad():
+        assert load_adapter(adapter)(input_values=noise(8000)[None]).logits.shape == (1, 3)
