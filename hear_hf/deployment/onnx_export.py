@@ -17,8 +17,8 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 import hear_hf
 
 from ..arguments import option
+from ..classifiers import classifies_frames
 from ..events import DEFAULT_THRESHOLD
-from ..loading import classifies_frames
 from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
 from .onnx_graph import has_frames
