@@ -259,7 +259,8 @@ def read_tables(paths: list[Path], streaming: bool = False) -> Iterator[tuple[Da
 
 def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
     """The folder and the suffix of a table that has rows, and the columns that a CSV or TSV file names."""
-    suffix, header, num_rows = path.suffix.lower(), (), 1
+    suffix, num_rows = path.suffix.lower(), 1
+    header: tuple[str, ...] = ()
     if suffix != ".parquet":
         _check_encoding(path)
     if suffix in SEPARATORS:

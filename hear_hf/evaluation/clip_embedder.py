@@ -1,9 +1,11 @@
 """Makes embeddings of clips or of windows of them: what one process, one of several, or a worker of Ray does."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -65,10 +67,8 @@ class _Window(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, revision: str, trust_remote_code: bool, num_proc: int) -> EmbeddingModel:
-    """The model of this process, which has its share of the threads."""
-    if num_proc > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // num_proc))
+def _load(owner: str, name: str, revision: str, trust_remote_code: bool) -> EmbeddingModel:
+    """The model of this process, loaded once for each embedder and all its copies."""
     model = EmbeddingModel.from_pretrained(name, revision, trust_remote_code)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -82,12 +82,18 @@ class ClipEmbedder:
     """
 
     def __init__(self, args: EmbeddingArguments):
-        self.args = args
+        self.args, self.name = args, uuid4().hex
 
     @property
     def model(self) -> EmbeddingModel:
         args = self.args
-        return _load(args.model_name_or_path, args.model_revision, args.trust_remote_code, args.num_proc)
+        return _load(self.name, args.model_name_or_path, args.model_revision, args.trust_remote_code)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrives in another process, with its share of the threads."""
+        self.__dict__.update(state)
+        if self.args.num_proc > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.args.num_proc))
 
     def metadata(self) -> dict[str, Any]:
         """What made the embeddings: the checkpoint, and how clips are read."""
@@ -96,6 +102,7 @@ class ClipEmbedder:
             "model": args.model_name_or_path,
             "revision": model.revision,
             "weights": model.digest(),
+            "head": model.head_digest() if self.num_labels else None,
             "sampling_rate": model.sampling_rate,
             "embedding_size": model.clip_size,
             "window_seconds": args.window_seconds,

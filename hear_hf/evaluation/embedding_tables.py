@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..data.clips import MIN_CLIPS_READ
 from ..data.decoded_cache import digest
-from ..data.unusable import refuse_too_many, warn_of_skipped
+from ..data.unusable import MAX_NAMED, refuse_too_many, warn_of_skipped
 from ..data.workers import map_in_order
 from .clip_embedder import ClipEmbedder, EmbeddingArguments
 
@@ -94,7 +94,7 @@ def embed(clips: Dataset, args: EmbeddingArguments, max_unusable_share: float) -
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(clips), args.clips_per_file)
     paths = [folder / f"embeddings-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
-    others = sorted(path.name for path in folder.glob("*.parquet") if path not in paths)
+    others = sorted(path.name for path in {*folder.glob("*.parquet")} - {*paths})
     if others:
         raise ValueError(f"{folder} must hold tables of this run alone, found {others[0]}. Give another --output_dir.")
     try:
@@ -116,6 +116,8 @@ def _write_missing(clips: Dataset, embedder: ClipEmbedder, paths: list[Path], ma
             num_read, num_unusable = num_read + len(place), num_unusable + len(unusable_in(path))
         else:
             tables[path] = place, embedder.schema().with_metadata(stated)
+    if not tables:
+        return
     results = _results(_inputs(clips, [place for place, _ in tables.values()], args.batch_size), embedder)
     with tqdm(total=len(clips), initial=num_read, desc="Embedding", unit="clip") as progress:
         for path, (place, schema) in tables.items():
@@ -131,16 +133,16 @@ def _write_missing(clips: Dataset, embedder: ClipEmbedder, paths: list[Path], ma
                         num_unusable += 1
                         warn_of_skipped(error, num_unusable)
                     min_read = min(len(clips), MIN_CLIPS_READ)
-                    refuse_too_many(num_unusable, num_read, max_unusable_share, table.unusable, min_read)
+                    refuse_too_many(num_unusable, num_read, max_unusable_share, table.unusable[:MAX_NAMED], min_read)
 
 
 def _inputs(clips: Dataset, places: list[range], size: int) -> Iterator[pa.Table]:
     """Yields clips, some at a time, with their positions."""
+    audio = clips.select_columns("audio").with_format("arrow")
     for place in places:
         for start in range(place.start, place.stop, size):
             stop = min(start + size, place.stop)
-            table = clips.select_columns("audio").with_format("arrow")[start:stop]
-            yield pa.table({"audio": table.column("audio"), "clip": pa.array(range(start, stop), pa.int64())})
+            yield audio[start:stop].append_column("clip", pa.array(range(start, stop), pa.int64()))
 
 
 def _results(tables: Iterator[pa.Table], embedder: ClipEmbedder) -> Iterator[pa.Table]:

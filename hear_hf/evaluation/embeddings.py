@@ -106,7 +106,15 @@ class EmbeddingModel(nn.Module):
 
     def digest(self) -> str:
         """Tells checkpoints apart by the weights that the embeddings depend on, whatever file they come from."""
-        found = hashlib.sha256()
-        for key, value in sorted(self.model.base_model.state_dict().items()):
-            found.update(key.encode() + value.cpu().numpy().tobytes())
-        return found.hexdigest()[:16]
+        return _digest(self.model.base_model)
+
+    def head_digest(self) -> str:
+        """Tells heads apart by their weights; only with a classification head."""
+        return _digest(self.model.classifier)
+
+
+def _digest(module: nn.Module) -> str:
+    found = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        found.update(key.encode() + value.cpu().numpy().tobytes())
+    return found.hexdigest()[:16]

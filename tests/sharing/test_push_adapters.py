@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hear_hf import HEARConfig, HEARFeatureExtractor
+from hear_hf import HEARFeatureExtractor
 from hear_hf.adapters import load_adapter
 from helpers import noise, small_model
 from pushing import card_of, edit, push, refused
@@ -32,7 +32,8 @@ def adapter(base, tmp_path):
     adapted.save_pretrained(folder)
     (folder / "README.md").unlink()  # PEFT's draft
     edit(folder, "adapter_config.json", base_model_name_or_path=base)
-    HEARConfig.from_dict(model.config.to_dict()).save_pretrained(folder)
+    model.config.architectures = ["HEARForAudioClassification"]
+    model.config.save_pretrained(folder)
     HEARFeatureExtractor().save_pretrained(folder)
     return folder
 
