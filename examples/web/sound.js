@@ -25,8 +25,9 @@ export class Clip {
     return this.length === this.buffer.length;
   }
 
-  /** Appends samples, as many as there is room for. */
+  /** Appends samples, as many as there is room for, unless the clip is complete. */
   push(samples) {
+    if (this.isComplete) return;
     const fitting = samples.subarray(0, this.buffer.length - this.length);
     this.buffer.set(fitting, this.length);
     this.length += fitting.length;
@@ -92,6 +93,7 @@ export async function record(clip) {
   if (!navigator.mediaDevices) throw new Error("To record, the page must be served by https or from localhost.");
   let stream, context;
   const stop = () => {
+    if (clip.isComplete) return;
     stream?.getTracks().forEach((track) => track.stop());
     context?.close();
     clip.end();

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
@@ -235,18 +235,17 @@ def test_a_microphone_is_heard_as_it_records(listening_browser, address):
 
 
 def test_it_opens_and_hears_without_a_network_once_it_has_loaded(browser, site, tmp_path):
-    with served(site) as address:
-        context = opened(browser, address)
-        page = context.__enter__()
-    with pytest.raises(OSError):
-        urlopen(address)
-    page.reload()
-    expect_status(page, "^Ready")
-    choose(page, write(tmp_path / "clip.wav", "high"))
-    expect_status(page, "^high ")
-    page.get_by_role("button", name="cat").click()
-    expect_status(page, r"^(low|high|noise) \d+%")
-    context.__exit__(None, None, None)
+    with ExitStack() as stack:
+        with served(site) as address:
+            page = stack.enter_context(opened(browser, address))
+        with pytest.raises(OSError):
+            urlopen(address)
+        page.reload()
+        expect_status(page, "^Ready")
+        choose(page, write(tmp_path / "clip.wav", "high"))
+        expect_status(page, "^high ")
+        page.get_by_role("button", name="cat").click()
+        expect_status(page, r"^(low|high|noise) \d+%")
 
 
 def test_the_page_talks_to_its_own_server_alone_and_could_talk_to_no_other(page, address, tmp_path):
@@ -289,7 +288,7 @@ def test_all_that_is_shown_has_a_name_for_a_screen_reader(page, tmp_path):
     assert re.search(r'row "high \d+% heard from 0\.0 to 3\.0 s"', tree), tree
 
 
-def test_an_older_page_is_replaced_once_the_new_one_is_loaded(site):
+def test_the_service_worker_has_a_version_and_the_list_of_what_the_page_loads(site):
     version = re.search('VERSION = "(.*)"', (site / "files.js").read_text())[1]
     names = re.search("FILES = (.*);", (site / "files.js").read_text())[1]
     assert version.startswith("hear-") and {"./", "runtime.mjs", "model.json"} <= set(json.loads(names))
