@@ -141,11 +141,11 @@ def _find_unusable(dataset: Dataset, split: str) -> dict[int, str]:
                 if isinstance(result, UnusableClip):
                     found[index] = describe(audio, f"clip {index} of {split}", result)
                 else:
-                    longest = max(longest, (result, describe(audio, f"clip {index} of {split}", ValueError())))
+                    longest = max(longest, (result, audio["path"] or f"clip {index} of {split}"))
             progress.update(len(clips))
     if split == "train" and longest[0] > LONG_SECONDS:
         logger.warning(
-            f"The longest clip lasts {longest[0]:.0f} s: {longest[1].rstrip(': ')}. In fine-tuning, each step holds "
+            f"The longest clip lasts {longest[0]:.0f} s: {longest[1]}. In fine-tuning, each step holds "
             "its batch at the length of its longest clip: train on crops with --max_length_seconds, or cut that clip."
         )
     return found
