@@ -1,4 +1,4 @@
-"""Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch.
+"""Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch; of a model of frames also when.
 
     python run_onnx.py onnx/model_quantized.onnx one.wav two.flac
 
@@ -98,6 +98,19 @@ def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
     return odds / odds.sum()
 
 
+def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], median_frames: int) -> list[tuple]:
+    """Start and end in seconds, label and highest score of each run of frames of 20 ms above the label's threshold."""
+    half, found = median_frames // 2, []
+    padded = np.pad(scores_of(logits, "multi_label_classification"), ((half, half), (0, 0)), mode="edge")
+    scores = np.median(np.lib.stride_tricks.sliding_window_view(padded, median_frames, axis=0), axis=-1)
+    heard = np.pad(scores >= thresholds, ((1, 1), (0, 0)))
+    for index, label in enumerate(labels):
+        for first, stop in np.flatnonzero(np.diff(heard[:, index])).reshape(-1, 2):
+            start, end = max(0.02 * first - 0.005, 0), 0.02 * stop - 0.005  # a frame is centred 5 ms behind its hop
+            found.append((start, end, label, scores[first:stop, index].max()))
+    return sorted(found)
+
+
 def main(model: str, *files: str, top_k: int = 3) -> None:
     if not Path(model).is_file():
         sys.exit(f"The model must be a file of export_onnx.py, such as onnx/model_quantized.onnx, found no {model}")
@@ -114,7 +127,16 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
             print(f"{name}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
-        scores = scores_of(session.run(None, inputs)[0][0], metadata["problem_type"])
+        logits = session.run(["logits"], inputs)[0][0]
+        if "event_thresholds" in metadata:
+            thresholds, median_frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
+            events = find_events(logits, labels, thresholds, median_frames)
+            print(
+                f"{file}: "
+                + (", ".join(f"{s:.2f}-{e:.2f} s {label} {p:.3f}" for s, e, label, p in events) or "nothing")
+            )
+            continue
+        scores = scores_of(logits, metadata["problem_type"])
         best = scores.argsort()[::-1][:top_k]
         print(f"{name}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
     if num_refused:

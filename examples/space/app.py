@@ -119,7 +119,13 @@ def build_app(classifier: Classifier) -> gr.Blocks:
                 examples = gr.Dataset(
                     components=["textbox"], samples=[[name] for name in files], label="Examples", visible=bool(files)
                 )
-                window = gr.Slider(0.5, 10, 2, step=0.5, label="Window (s)", info="Shorter: when? Longer: what?")
+                window = gr.Slider(
+                    *(0.5, 10, 2),
+                    step=0.5,
+                    label="Window (s)",
+                    info="Shorter: when? Longer: what?",
+                    visible=not classifier.has_frames,
+                )
                 threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info="Least score in the table")
                 own = "" if os.path.exists(classifier.name) else classifier.name  # no visitor needs the server's path
                 name = gr.Textbox(own, label="Model", info="A repository of the Hub", visible=bool(visitors_models()))

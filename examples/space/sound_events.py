@@ -1,4 +1,4 @@
-"""Which labels are heard in a clip, and when: a HEAR classifier on the whole clip and on windows sliding over it."""
+"""Which labels are heard in a clip, and when: by a HEAR's frames, or a classifier on windows sliding over the clip."""
 
 import math
 import os
@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub import HfApi
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+)
 
 from audio.decoding import decode_audio, read_blocks
 
@@ -26,6 +31,10 @@ SILENT_PEAK = 1e-3  # -60 dB of full scale
 MAX_MODEL_BYTES = 500_000_000  # of a visitor's model
 WINDOWS_PER_BATCH = 16
 HOPS_PER_WINDOW = 4
+AUTO_CLASSES = {
+    "HEARForAudioClassification": AutoModelForAudioClassification,
+    "HEARForAudioFrameClassification": AutoModelForAudioFrameClassification,
+}
 
 
 class Classifier:
@@ -64,13 +73,22 @@ class Classifier:
                     f"its `sampling_rate` must be the same in config.json and preprocessor_config.json, found "
                     f"{self.config.sampling_rate} and {self.feature_extractor.sampling_rate} Hz"
                 )
-            self.model = AutoModelForAudioClassification.from_pretrained(place, use_safetensors=True, **source).eval()
+            auto_class = AUTO_CLASSES[self.config.architectures[0]]
+            self.model = auto_class.from_pretrained(place, use_safetensors=True, **source).eval()
         except Exception as error:  # a foreign checkpoint can fail in any way
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(f"{name} must be a HEAR classifier, and could not be loaded as one: {reason}") from error
         self.name = name
         self.sampling_rate = self.feature_extractor.sampling_rate
         self.labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
+        self.has_frames = auto_class is AutoModelForAudioFrameClassification
+
+    @torch.inference_mode()
+    def hear_frames(self, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of a clip, (num_labels,), and of each of its frames of 20 ms, (num_frames, num_labels)."""
+        inputs = self.feature_extractor(clip, sampling_rate=self.sampling_rate, return_tensors="pt")
+        outputs = self.model(**inputs)
+        return outputs.clip_logits[0].sigmoid().numpy(), outputs.logits[0].float().sigmoid().numpy()
 
     @torch.inference_mode()
     def __call__(self, clips: list[np.ndarray]) -> np.ndarray:
@@ -98,7 +116,7 @@ def _revision_of_bounded_size(repository: str, revision: str | None) -> str:
 
 def _check_config(config) -> None:
     architectures = config.architectures or []
-    if config.model_type != "hear" or "HEARForAudioClassification" not in architectures:
+    if config.model_type != "hear" or not architectures or architectures[0] not in AUTO_CLASSES:
         raise ValueError(f"its config names a {config.model_type!r} model, architectures {architectures}")
     if config.problem_type == "regression":
         raise ValueError("its `problem_type` is regression, and its outputs are no scores of labels")
@@ -139,7 +157,8 @@ class Hearing:
     """The scores of a clip and of its windows.
 
     `clip_scores` (num_labels,) are of the whole clip, `scores` (num_windows, num_labels) of its windows, 0 where one
-    is silent. A window counts for the time around its middle: window i from `edges[i]` to `edges[i + 1]`, in seconds.
+    is silent, or of its frames. A window counts for the time around its middle: window i from `edges[i]` to
+    `edges[i + 1]`, in seconds.
     """
 
     waveform: np.ndarray
@@ -166,7 +185,8 @@ def hear(
     track: Callable[[Iterable], Iterable] = iter,
 ) -> Hearing:
     """
-    Classifies a clip and the windows that slide over it by a quarter of their length.
+    Classifies a clip and its frames or, of a model without them, the windows that slide over it by a quarter of their
+    length.
 
     Args:
         classifier (`Classifier`): The model.
@@ -175,6 +195,10 @@ def hear(
         track (`Callable`, *optional*): Wraps the loop over batches, to show progress.
     """
     rate = classifier.sampling_rate
+    if classifier.has_frames:
+        clip_scores, scores = classifier.hear_frames(waveform)
+        edges = np.linspace(0, len(waveform) / rate, len(scores) + 1)
+        return Hearing(waveform, rate, classifier.labels, clip_scores, scores, edges)
     length = round(window_seconds * rate)
     hop = length // HOPS_PER_WINDOW
     num_windows = 1 + max(0, math.ceil((len(waveform) - length) / hop))

@@ -2,8 +2,8 @@
 // lies between 6 and 8 kHz of a sound at 48 kHz, which changes the scores.
 
 export const FACTOR = 3;
-const HALF = 192; // samples on each side of a result
-const CUTOFF = 0.95; // of the band that is kept
+const HALF = 320; // samples on each side of a result
+const CUTOFF = 0.96; // of the band that is kept
 const TAPS = windowedSinc();
 
 /** A low pass, by a Blackman window, whose taps sum to 1. */

@@ -17,8 +17,11 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 import hear_hf
 
 from ..arguments import option
-from ..modeling_hear import HEARForAudioClassification
+from ..classifiers import classifies_frames
+from ..events import DEFAULT_THRESHOLD
+from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
+from .onnx_graph import has_frames
 from .onnx_session import largest_difference, milliseconds, model_inputs, open_session, ragged_batch
 
 # Where transformers.js looks for the types that it calls fp32, fp16 and q8, in a repository of the Hub.
@@ -56,7 +59,7 @@ class Measurement:
     difference: float = 0.0  # from PyTorch's logits, as `largest_difference` gives it
 
 
-def load_classifier(name: str) -> HEARForAudioClassification:
+def load_classifier(name: str) -> HEARForAudioClassification | HEARForAudioFrameClassification:
     """
     Loads a classifier in float32 and evaluation mode.
 
@@ -66,11 +69,13 @@ def load_classifier(name: str) -> HEARForAudioClassification:
     Raises:
         `ValueError`: It is another model, or a HEAR without the weights of a classifier.
     """
-    model_type = AutoConfig.from_pretrained(name).model_type
-    if model_type != "hear":
-        raise ValueError(f"{name} must be a HEAR classifier, found model type {model_type!r}: name another model.")
-    # `Any`: its type is that of a model alone
-    loaded: Any = HEARForAudioClassification.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    config = AutoConfig.from_pretrained(name)
+    if config.model_type != "hear":
+        raise ValueError(
+            f"{name} must be a HEAR classifier, found model type {config.model_type!r}: name another model."
+        )
+    model_class: Any = HEARForAudioFrameClassification if classifies_frames(config) else HEARForAudioClassification
+    loaded = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
     model, loading = loaded
     if loading["missing_keys"]:
         missing = ", ".join(sorted({key.split(".")[0] for key in loading["missing_keys"]}))
@@ -78,7 +83,7 @@ def load_classifier(name: str) -> HEARForAudioClassification:
     return model.eval()
 
 
-def label_names(model: HEARForAudioClassification) -> list[str]:
+def label_names(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> list[str]:
     """The model's labels in the order of its logits."""
     return [name for _, name in sorted((model.config.id2label or {}).items())]
 
@@ -129,7 +134,7 @@ def check_exported(folder: Path) -> None:
 def export_file(
     graph: onnx.ModelProto,
     dtype: str,
-    model: HEARForAudioClassification,
+    model: HEARForAudioClassification | HEARForAudioFrameClassification,
     folder: Path,
     calibration_files: list[Path] | None = None,
 ) -> Measurement:
@@ -165,7 +170,7 @@ def export_file(
     return measurement
 
 
-def add_metadata(path: Path, model: HEARForAudioClassification) -> None:
+def add_metadata(path: Path, model: HEARForAudioClassification | HEARForAudioFrameClassification) -> None:
     """Adds to a file what a device must know to use it, and checks the file."""
     graph, config = onnx.load(path), model.config
     name = str(model.name_or_path)
@@ -176,12 +181,16 @@ def add_metadata(path: Path, model: HEARForAudioClassification) -> None:
         "model": Path(name).resolve().name if Path(name).exists() else name,  # a path is private
         "hear_hf_version": hear_hf.__version__,
     }
+    if has_frames(model):
+        plain = [DEFAULT_THRESHOLD] * len(label_names(model))
+        metadata["event_thresholds"] = json.dumps(config.event_thresholds or plain)
+        metadata["event_median_frames"] = str(config.event_median_frames)
     helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 
 
-def measure_file(path: Path, model: HEARForAudioClassification) -> Measurement:
+def measure_file(path: Path, model: HEARForAudioClassification | HEARForAudioFrameClassification) -> Measurement:
     """Measures an exported file beside its model."""
     session = open_session(path)
     clip, _ = ragged_batch((TIMED_SECONDS,), model.config.sampling_rate)
@@ -190,7 +199,7 @@ def measure_file(path: Path, model: HEARForAudioClassification) -> Measurement:
 
 
 @torch.no_grad()
-def measure_pytorch(model: HEARForAudioClassification) -> Measurement:
+def measure_pytorch(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> Measurement:
     """Measures the model itself."""
     clip = torch.from_numpy(ragged_batch((TIMED_SECONDS,), model.config.sampling_rate)[0])
     mib = sum(parameter.nbytes for parameter in model.parameters()) / 2**20

@@ -7,39 +7,46 @@ import torch
 from onnx import helper, numpy_helper
 
 from ..configuration_hear import HEARConfig
-from ..modeling_hear import HEARForAudioClassification
+from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 
 FRONT_END = "spectrogram/"  # begins the names of its nodes
 
 
 class LogitsOnly(torch.nn.Module):
-    """Waveform and mask -> logits, as a tensor rather than an output object."""
+    """Waveform and mask -> logits, and of a model of frames those of the clip, as tensors rather than an object."""
 
-    def __init__(self, model: HEARForAudioClassification):
+    def __init__(self, model: HEARForAudioClassification | HEARForAudioFrameClassification):
         super().__init__()
         self.model = model
 
-    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_values, attention_mask).logits
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor):
+        outputs = self.model(input_values, attention_mask)
+        return (outputs.logits, outputs.clip_logits) if has_frames(self.model) else outputs.logits
+
+
+def has_frames(model: torch.nn.Module) -> bool:
+    return isinstance(model, HEARForAudioFrameClassification)
 
 
 @torch.no_grad()
-def to_onnx(model: HEARForAudioClassification) -> onnx.ModelProto:
+def to_onnx(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> onnx.ModelProto:
     """
     Writes a classifier as one graph.
 
     Args:
-        model (`HEARForAudioClassification`): A model in float32 and evaluation mode.
+        model (`HEARForAudioClassification` or `HEARForAudioFrameClassification`):
+            A model in float32 and evaluation mode.
 
     Returns:
-        `onnx.ModelProto`: `input_values` and `attention_mask`, `(batch_size, num_samples)`, -> `logits`.
+        `onnx.ModelProto`: `input_values` and `attention_mask`, `(batch_size, num_samples)`, -> `logits`, of clips or
+        of frames, and of a model of frames also `clip_logits`.
     """
     exported = torch.onnx.export(
         trace(model),
         dynamo=True,
         opset_version=18,
         input_names=["input_values", "attention_mask"],
-        output_names=["logits"],
+        output_names=["logits", "clip_logits"] if has_frames(model) else ["logits"],
         verbose=False,
     )
     assert exported is not None  # without a file to write to, there is a program
@@ -60,7 +67,8 @@ def sample_inputs(config: HEARConfig) -> dict[str, torch.Tensor]:
     return {"input_values": torch.randn(2, num_samples), "attention_mask": mask}
 
 
-def trace(model: HEARForAudioClassification) -> torch.export.ExportedProgram:
+def trace(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> torch.export.ExportedProgram:
+    """Traces the model, so that one graph fits all lengths."""
     sample = sample_inputs(model.config)
     inputs = sample["input_values"], sample["attention_mask"].long()
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from ..modeling_hear import HEARForAudioClassification
+from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 
 CHECKED_SECONDS = ((0.1, 1.0, 3.3), (6.0, 6.1, 0.02), (11.0, 35.0))  # one ragged batch each
 
@@ -36,9 +36,11 @@ def ragged_batch(seconds: tuple[float, ...], sampling_rate: int, seed: int = 0) 
 
 
 @torch.no_grad()
-def largest_difference(session: onnxruntime.InferenceSession, model: HEARForAudioClassification) -> float:
+def largest_difference(
+    session: onnxruntime.InferenceSession, model: HEARForAudioClassification | HEARForAudioFrameClassification
+) -> float:
     """
-    Compares logits with PyTorch's over ragged batches, and over their longest clips alone.
+    Compares logits with PyTorch's over ragged batches, and over their longest clips alone; of frames, the valid ones.
 
     Returns:
         `float`: The largest difference in units of the largest logit, or of 1 where all are smaller; NaN if any is.
@@ -46,11 +48,14 @@ def largest_difference(session: onnxruntime.InferenceSession, model: HEARForAudi
     differences = []
     for seed, seconds in enumerate(CHECKED_SECONDS):
         waveform, mask = ragged_batch(seconds, model.config.sampling_rate, seed)
-        expected = model(torch.from_numpy(waveform), torch.from_numpy(mask)).logits.numpy()
+        outputs = model(torch.from_numpy(waveform), torch.from_numpy(mask))
+        expected, frame_mask = outputs.logits.numpy(), getattr(outputs, "frame_mask", None)
         longest = slice(row := int(mask.sum(1).argmax()), row + 1)
         for rows in (slice(None), longest):
-            (logits,) = session.run(None, model_inputs(waveform[rows], mask[rows]))
-            differences.append(np.abs(logits - expected[rows]).max() / max(1.0, np.abs(expected).max()))
+            logits = session.run(["logits"], model_inputs(waveform[rows], mask[rows]))[0]
+            valid = ... if frame_mask is None else frame_mask[rows].numpy()
+            difference = np.abs(logits - expected[rows])[valid].max()
+            differences.append(difference / max(1.0, np.abs(expected[rows][valid]).max()))
     return float(np.max(differences))
 
 

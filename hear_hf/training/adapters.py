@@ -46,7 +46,7 @@ def add_adapter(model: PreTrainedModel, args: AdapterArguments, base: str | None
     Args:
         model (`PreTrainedModel`): The classifier; its layers are replaced in place.
         args (`AdapterArguments`): The adapter.
-        base (`str`, *optional*): The name or folder that the classifier was loaded from, saved with the adapter.
+        base (`str`, *optional*): The name or folder that it was loaded from, which PEFT saves with the adapter.
         revision (`str`): Its branch, tag or commit; the commit is saved where it is known.
 
     Raises:

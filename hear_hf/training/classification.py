@@ -246,8 +246,10 @@ class FineTuningTrainer(RunTrainer):
         card = Path(output_dir or str(self.args.output_dir), "README.md")
         ours = card.read_bytes() if card.is_file() else None
         super()._save(output_dir, state_dict)
-        if plain_model(self.model) is not self.model:
-            self.model.config.save_pretrained(card.parent)
+        model = plain_model(self.model)
+        if model is not self.model:
+            model.config.architectures = [type(model).__name__]  # as `save_pretrained` of a whole model does
+            model.config.save_pretrained(card.parent)
             card.unlink() if ours is None else card.write_bytes(ours)
 
 

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 
 import predict
-from hear_hf import HEARFeatureExtractor
-from helpers import small_model, write_tone
+from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioFrameClassification
+from hear_hf.event_finder import EventFinder
+from helpers import SMALL, noise, small_model, write_tone
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +147,21 @@ def test_without_files_it_classifies_three_different_digits(checkpoint, capsys):
     predict.main([checkpoint])
     found = [re.match(r'"(\w+)" by (\S+) +LABEL', line) for line in capsys.readouterr().out.splitlines()[1:]]
     assert len({match[1] for match in found}) == len({match[2] for match in found}) == 3
+
+
+def test_a_model_of_frames_gives_events(tmp_path, capsys):
+    model = HEARForAudioFrameClassification(HEARConfig(**SMALL, event_thresholds=[0.45] * 7)).eval()
+    torch.nn.init.normal_(model.frame_classifier.weight, std=0.2)
+    torch.nn.init.zeros_(model.frame_classifier.bias)
+    model.save_pretrained(tmp_path / "frames")
+    HEARFeatureExtractor().save_pretrained(tmp_path / "frames")
+    soundfile.write(tmp_path / "clip.wav", noise(20_000).numpy(), 16_000, subtype="FLOAT")
+    events = EventFinder(model, HEARFeatureExtractor())(noise(20_000).numpy()).events
+    predict.main([str(tmp_path / "frames"), str(tmp_path / "clip.wav")])
+    name, *lines = capsys.readouterr().out.splitlines()
+    assert name.endswith("clip.wav") and len(lines) == len(events) > 3
+    assert all(event.label in line and f"{event.end:.2f} s" in line for event, line in zip(events, lines, strict=True))
+    table = tmp_path / "events.csv"
+    predict.main([str(tmp_path / "frames"), str(tmp_path / "clip.wav"), "--output_file", str(table)])
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    assert header == "path,start,end,label,score" and len(rows) == len(events)

@@ -17,10 +17,10 @@ from transformers import Wav2Vec2Config
 
 import sound_events
 from clip_folder import clip_folder
-from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForPreTraining
+from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioFrameClassification, HEARForPreTraining
 from hear_hf.scores import scores_of
 from hearing_figure import draw, log_mel
-from helpers import SMALL, small_model
+from helpers import SMALL, noise, small_model
 from sound_events import Classifier, Hearing, hear, read_clip
 from space_model import LABELS, RATE, save_trained_classifier, sound
 
@@ -120,6 +120,18 @@ def test_labels_of_a_multi_label_model_score_apart(tmp_path):
     clip = sound("noise", 1.0)
     scores = Classifier(saved(model, tmp_path), configured=True)([clip])
     torch.testing.assert_close(torch.from_numpy(scores), model(torch.from_numpy(clip)[None]).logits.sigmoid())
+
+
+def test_a_model_of_frames_says_when_by_its_frames(tmp_path):
+    model = HEARForAudioFrameClassification(HEARConfig(**SMALL)).eval()
+    torch.nn.init.normal_(model.frame_classifier.weight, std=0.3)
+    classifier, clip = Classifier(saved(model, tmp_path), configured=True), noise(20_000).numpy()
+    hearing = hear(classifier, clip, 2.0)
+    expected = model(torch.from_numpy(clip)[None])
+    np.testing.assert_allclose(hearing.scores, expected.logits[0].detach().sigmoid(), atol=1e-5)
+    np.testing.assert_allclose(hearing.clip_scores, expected.clip_logits[0].detach().sigmoid(), atol=1e-5)
+    assert len(hearing.edges) == 63 and hearing.edges[-1] == 1.25
+    draw(hearing)
 
 
 def test_a_progress_bar_sees_each_batch_once(classifier):

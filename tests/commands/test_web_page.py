@@ -161,7 +161,7 @@ def test_samples_of_a_file_at_another_rate_are_those_of_our_own_reader(page, tmp
     expected = decode_audio(tmp_path / "bell.wav", RATE)
     length = min(len(found), len(expected))
     assert abs(len(found) - len(expected)) <= 2
-    assert np.linalg.norm(found[:length] - expected[:length]) < 0.02 * np.linalg.norm(expected)
+    assert np.linalg.norm(found[:length] - expected[:length]) < 0.01 * np.linalg.norm(expected)
 
 
 def test_a_file_gets_its_labels_and_when_each_is_heard(page, tmp_path):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from huggingface_hub import constants
 
-from hear_hf import HEARConfig, HEARFeatureExtractor
+from hear_hf import HEARFeatureExtractor
 from hear_hf.adapters import load_adapter
 from helpers import noise, small_model
 from pushing import card_of, edit, push, refused
@@ -13,8 +14,9 @@ LABELS = ["bee", "cat", "dog"]
 
 
 @pytest.fixture
-def base(hub, tmp_path):
-    """The name of a whole model on the Hub."""
+def base(hub, tmp_path, monkeypatch):
+    """The name of a whole model on the Hub. What is downloaded goes to a cache of the test's own."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "base"
     small_model().save_pretrained(folder)
     HEARFeatureExtractor().save_pretrained(folder)
@@ -32,7 +34,8 @@ def adapter(base, tmp_path):
     adapted.save_pretrained(folder)
     (folder / "README.md").unlink()  # PEFT's draft
     edit(folder, "adapter_config.json", base_model_name_or_path=base)
-    HEARConfig.from_dict(model.config.to_dict()).save_pretrained(folder)
+    model.config.architectures = ["HEARForAudioClassification"]
+    model.config.save_pretrained(folder)
     HEARFeatureExtractor().save_pretrained(folder)
     return folder
 
