@@ -270,12 +270,13 @@ def _kind(path: Path) -> tuple[Path, str, tuple[str, ...]]:
             raise _no_clips(path) from error
         except pd.errors.ParserError as error:
             raise _no_table(path, error) from error
-        header, num_rows = tuple(first_row.columns), len(first_row)
-        if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+        names = list(first_row.columns)
+        if len(names) == 1 and re.search(r"[;\t|]", names[0]):
             raise ValueError(
                 f"The columns of {path} must be separated by {SEPARATORS[suffix]!r}, found the only one "
-                f"{header[0][:100]!r}. Save it with commas, or with tabs as .tsv."
+                f"{names[0][:100]!r}. Save it with commas, or with tabs as .tsv."
             )
+        header, num_rows = tuple(names), len(first_row)
     elif suffix == ".parquet":
         try:
             num_rows = pq.read_metadata(path).num_rows

@@ -24,6 +24,7 @@ MAX_NAMED = 10
 RENAMING = "`convmv -f latin1 -t utf8 -r --notest FOLDER`"  # of names that are no UTF-8
 # Of labelled clips: 201 samples at 16 kHz, and enough at any higher rate.
 MIN_SECONDS = HEARFeatureExtractor().min_num_samples / HEARFeatureExtractor().sampling_rate
+LONG_SECONDS = 120  # of a clip: a batch is as long as its longest, and a training step holds all of it
 NUM_THREADS = min(8, os.cpu_count() or 1)  # of a check; each holds a whole clip, which may be long
 CLIPS_AT_ONCE = 256
 
@@ -142,21 +143,29 @@ def skip_unusable(splits: dict[str, Dataset], max_share: float) -> dict[str, Dat
 
 
 def _find_unusable(dataset: Dataset, split: str) -> dict[int, str]:
-    """Descriptions of the unusable clips by their index."""
-    found = {}
+    """Descriptions of the unusable clips by their index; a very long one to train on is warned of."""
+    found, longest = {}, (0.0, "")
     with ThreadPoolExecutor(NUM_THREADS) as pool, tqdm(total=len(dataset), desc=f"Checking {split}") as progress:
         for start in range(0, len(dataset), CLIPS_AT_ONCE):
             clips = dataset[start : start + CLIPS_AT_ONCE]["audio"]
-            for index, (audio, error) in enumerate(zip(clips, pool.map(_why_unusable, clips), strict=True), start):
-                if error is not None:
-                    found[index] = describe(audio, f"clip {index} of {split}", error)
+            for index, (audio, result) in enumerate(zip(clips, pool.map(_check, clips), strict=True), start):
+                if isinstance(result, UnusableClip):
+                    found[index] = describe(audio, f"clip {index} of {split}", result)
+                else:
+                    longest = max(longest, (result, audio["path"] or f"clip {index} of {split}"))
             progress.update(len(clips))
+    if split == "train" and longest[0] > LONG_SECONDS:
+        logger.warning(
+            f"The longest clip lasts {longest[0]:.0f} s: {longest[1]}. In fine-tuning, each step holds "
+            "its batch at the length of its longest clip: train on crops with --max_length_seconds, or cut that clip."
+        )
     return found
 
 
-def _why_unusable(audio: Any) -> UnusableClip | None:
+def _check(audio: Any) -> float | UnusableClip:
+    """How long a clip lasts in seconds, or why it is unusable."""
     try:
-        decode_usable(audio, MIN_SECONDS)
+        samples, rate = read_usable(audio, MIN_SECONDS)
     except UnusableClip as error:
         return error
-    return None
+    return len(samples) / rate

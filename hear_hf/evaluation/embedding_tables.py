@@ -215,7 +215,8 @@ def _shown(made: dict[str, Any]) -> str:
     revision = made.get("revision") or "a local folder"
     window = made.get("window_seconds")
     read = "whole clips" if window is None else f"windows of {window:g} s every {made['hop_seconds']:g} s"
-    return f"{made.get('model')} (revision: {revision}, weights: {made.get('weights')}, {read})"
+    weights = f"weights: {made.get('weights')}" + (f", head: {made['head']}" if made.get("head") else "")
+    return f"{made.get('model')} (revision: {revision}, {weights}, {read})"
 
 
 def unusable_in(path: Path) -> list[str]:

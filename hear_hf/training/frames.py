@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioFrameClassification,
@@ -185,6 +185,10 @@ class FrameTrainer(RunTrainer):
             args.seed,
         )
         logger.info(f"The head alone reached a training loss of {loss:.4f}.")
+
+    def _get_eval_sampler(self, eval_dataset) -> SequentialSampler:
+        """Reads recordings in their order, in which their events are known, however training samples them."""
+        return SequentialSampler(eval_dataset)
 
     def probabilities(self, recordings: Dataset) -> list[np.ndarray]:
         """The probabilities of each recording's frames, (num_frames, num_labels)."""

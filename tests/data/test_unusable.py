@@ -123,10 +123,20 @@ def test_a_class_or_a_split_left_without_clips_is_named(tmp_path):
 
 
 def test_only_clips_that_are_drawn_are_checked(tmp_path, monkeypatch):
-    checked, why_unusable = [], unusable._why_unusable
-    monkeypatch.setattr(unusable, "_why_unusable", lambda audio: checked.append(audio) or why_unusable(audio))
+    checked, check = [], unusable._check
+    monkeypatch.setattr(unusable, "_check", lambda audio: checked.append(audio) or check(audio))
     load_labelled_audio(DataArguments(data_dir=write_classes(tmp_path), max_train_samples=6, max_eval_samples=1))
     assert len(checked) == 7
+
+
+def test_a_clip_so_long_that_a_step_may_not_hold_it_is_named_with_the_remedy(tmp_path, caplog):
+    folder = write_classes(tmp_path)
+    load_labelled_audio(DataArguments(data_dir=folder, validation_share=0.2))
+    assert "longest clip" not in caplog.text
+    (tmp_path / "cat" / "0.wav").write_bytes(encoded(121 * 1_000, rate=1_000))
+    (tmp_path / "dog" / "0.wav").write_bytes(encoded(122 * 1_000, rate=1_000))
+    load_labelled_audio(DataArguments(data_dir=folder, validation_share=0.1))
+    assert "The longest clip lasts 12" in caplog.text and "--max_length_seconds" in caplog.text
 
 
 @pytest.mark.parametrize("arguments", [DataArguments, PretrainingDataArguments])

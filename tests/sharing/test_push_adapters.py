@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from hear_hf import HEARFeatureExtractor
 from hear_hf.adapters import load_adapter
@@ -13,8 +14,9 @@ LABELS = ["bee", "cat", "dog"]
 
 
 @pytest.fixture
-def base(hub, tmp_path):
-    """The name of a whole model on the Hub."""
+def base(hub, tmp_path, monkeypatch):
+    """The name of a whole model on the Hub. What is downloaded goes to a cache of the test's own."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "base"
     small_model().save_pretrained(folder)
     HEARFeatureExtractor().save_pretrained(folder)

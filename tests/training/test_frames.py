@@ -10,8 +10,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForAudioFrameClassification
 
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioFrameClassification
+from hear_hf.data.annotated import AnnotatedDataArguments, load_annotated_audio
+from hear_hf.data.soundscapes import SoundscapeArguments
 from hear_hf.training.classification import ModelArguments
-from hear_hf.training.frames import collate_frames, frame_loss, load_frame_model, split_frames
+from hear_hf.training.frames import (
+    FrameTrainingArguments,
+    build_frame_trainer,
+    collate_frames,
+    frame_loss,
+    load_frame_model,
+    split_frames,
+)
 
 pytest.importorskip("sed_scores_eval", reason="the metrics need the extra `events`")
 
@@ -93,6 +102,19 @@ def test_the_loss_of_two_halves_of_a_step_is_that_of_the_whole():
     halves = [frame_loss({"logits": logits[i : i + 2]}, labels[i : i + 2], scored.sum()) for i in (0, 2)]
     torch.testing.assert_close(sum(halves), whole)
     torch.testing.assert_close(whole, binary_cross_entropy_with_logits(logits[scored], labels[scored]))
+
+
+def test_recordings_are_evaluated_in_their_order_however_they_are_sampled(recordings, tmp_path):
+    for index in range(0, 16, 3):  # of unlike lengths
+        samples, _ = soundfile.read(recordings / f"{index}.wav")
+        soundfile.write(recordings / f"{index}.wav", np.tile(samples, 2), RATE)
+    dataset = load_annotated_audio(AnnotatedDataArguments(data_dir=str(recordings)), SoundscapeArguments())
+    options = {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 2, "use_cpu": True}
+    arguments = FrameTrainingArguments(str(tmp_path / "run"), **options)
+    trainer = build_frame_trainer(dataset, arguments, ModelArguments(config_overrides=TINY))
+    found = [len(rows) for rows in trainer.probabilities(dataset["train"])]
+    lengths = [len(soundfile.read(row["audio"]["path"])[0]) // 320 for row in dataset["train"]]
+    assert found == lengths and len(set(lengths)) == 2
 
 
 def test_predictions_of_recordings_are_cut_to_their_own_frames():
