@@ -179,5 +179,7 @@ class HEARLinearHead(nn.Module):
         self.out_proj = nn.Linear(3 * config.task_hidden_size, config.num_labels)  # type: ignore[arg-type]
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device_type=pooled.device.type, enabled=False):
-            return self.out_proj(pooled.to(self.out_proj.weight.dtype))
+        weight = self.out_proj.weight  # of a quantised layer integers, or a function
+        is_plain = isinstance(weight, torch.Tensor) and weight.is_floating_point()
+        with without_autocast(pooled.device.type):
+            return self.out_proj(pooled.to(weight.dtype) if is_plain else at_least_float32(pooled))

@@ -276,6 +276,12 @@ def build_trainer(
     feature_extractor, model = load_model(model_args, label_names.names, multi_label)
     freeze(model, model_args.freeze)
     if adapter_args is not None and adapter_args.lora_r is not None:
+        base = model_args.model_name_or_path
+        if training_args.push_to_hub and base and Path(base).exists() and not adapter_args.merge_adapter:
+            raise ValueError(
+                f"`push_to_hub` of an adapter needs a base model on the Hub, found: {base}. Publish that and give its "
+                "name there, or give --merge_adapter."
+            )
         model = add_adapter(model, adapter_args, model_args.model_name_or_path, model_args.model_revision)
     rate = feature_extractor.sampling_rate
     cache = training_args.cache(rate)

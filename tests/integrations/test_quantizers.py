@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification, BitsAndBytesConfig
 
-from helpers import noise, small_model
+from hear_hf import HEARConfig, HEARForAudioClassification
+from helpers import SMALL, noise, small_model
 
 CLIPS = [noise(8000, i) for i in range(4)]
 TOLERANCE = 0.1  # of logits whose spread is 0.9
@@ -23,11 +24,12 @@ def loaded(folder, config, **changes):
     return AutoModelForAudioClassification.from_pretrained(folder, quantization_config=config), model
 
 
-def test_dynamic_quantisation_of_pytorch():
-    ao = torch.ao.quantization
-    quantised = ao.quantize_dynamic(small_model(), {torch.nn.Linear}, dtype=torch.qint8)
+@pytest.mark.parametrize("width", [20, None], ids=["head", "linear head"])
+def test_dynamic_quantisation_of_pytorch(width):
+    model = HEARForAudioClassification(HEARConfig(**SMALL | {"classifier_proj_size": width})).eval()
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     assert not any(type(module) is torch.nn.Linear for module in quantised.modules())
-    assert 0 < largest_difference(quantised) < TOLERANCE
+    assert 0 < largest_difference(quantised, model) < TOLERANCE
 
 
 def test_torchao_through_from_pretrained(tmp_path):

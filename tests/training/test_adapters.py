@@ -151,3 +151,10 @@ def test_random_weights_and_wrong_options_are_refused(tones, tmp_path):
         parse_arguments(AdapterArguments, ["--lora_r", "0"])
     with pytest.raises(ValueError, match="`merge_adapter` needs an adapter"):
         parse_arguments(AdapterArguments, ["--merge_adapter"])
+
+
+def test_an_adapter_of_a_folder_is_not_trained_to_be_published(tones, base, tmp_path):
+    dataset = load_labelled_audio(DataArguments(data_dir=str(tones)))
+    training = FineTuningArguments(output_dir=str(tmp_path), push_to_hub=True, use_cpu=True)
+    with pytest.raises(ValueError, match="needs a base model on the Hub, found: .*base.*--merge_adapter"):
+        build_trainer(dataset, training, ModelArguments(str(base)), None, AdapterArguments(lora_r=4))
