@@ -54,10 +54,12 @@ class CrossValidation(NamedTuple):
     of each fold the positions of the `scored` clips.
 
     The logits of a fold are those of the strength that was best on the other folds, so that none chooses for itself.
+    Those of one strength, on one scale, are `logits_of_strength`.
     """
 
     strength: float
     logits: np.ndarray
+    logits_of_strength: np.ndarray
     scored: list[np.ndarray]
 
 
@@ -139,7 +141,8 @@ def cross_validate(views: Views, targets: np.ndarray, divisions: list[Division])
     for fold, (_, test) in enumerate(divisions):
         others = np.arange(len(divisions)) != fold
         best[test] = logits[losses[others].mean(0).argmin(), test]
-    return CrossValidation(REGULARISATION[losses.mean(0).argmin()], best, [test for _, test in divisions])
+    chosen = losses.mean(0).argmin()
+    return CrossValidation(REGULARISATION[chosen], best, logits[chosen], [test for _, test in divisions])
 
 
 def num_labels(targets: np.ndarray) -> int:

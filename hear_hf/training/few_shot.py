@@ -222,7 +222,7 @@ def teach(
         logger.warning("There are too few clips to choose thresholds on held-out ones: scores of 0.5 mean nothing.")
     if unknown is not None and validation is not None:
         warn_of_few(len(windows), args.false_alarm_rate)
-        lesson.thresholds = thresholds_at(validation.logits[labelled.unknown], args.false_alarm_rate)
+        lesson.thresholds = thresholds_at(validation.logits_of_strength[labelled.unknown], args.false_alarm_rate)
         head = Head(head.weight, head.bias - lesson.thresholds)
     if "test" in dataset:
         lesson.test_targets = gather(dataset["test"], recordings[:0], one_by_one, None).targets

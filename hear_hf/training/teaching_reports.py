@@ -11,6 +11,7 @@ from transformers import EvalPrediction
 
 from ..data.labelled import DataArguments
 from ..data.sources import describe_source, hub_datasets
+from ..evaluation.logistic import CrossValidation
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
 from ..sharing.cards import CardFacts, TaughtLabel, TeachingFacts, classifier_card, score_name
 from .few_shot import Lesson, TeachingArguments, thresholds_at
@@ -47,7 +48,7 @@ def report_teaching(
         base_model=args.model_name_or_path,
         teaching=teaching_facts(lesson, args, view_args, spread),
     )
-    figures = {"scores": scores, **asdict(facts.teaching)} | test_scores(lesson)  # type: ignore[arg-type]
+    figures = {"scores": scores, **asdict(facts.teaching)} | scores_of_test(lesson)  # type: ignore[arg-type]
     with in_use(folder):
         lesson.model.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
@@ -62,8 +63,9 @@ def report_teaching(
 
 def judged(lesson: Lesson, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Held-out logits of some clips, from which the thresholds are subtracted, and their targets."""
-    logits = lesson.validation.logits[positions]  # type: ignore[union-attr]
-    return logits if lesson.thresholds is None else logits - lesson.thresholds, lesson.labelled.targets[positions]
+    validation: CrossValidation = lesson.validation  # type: ignore[assignment]  # asked for only where there is one
+    logits = validation.logits if lesson.thresholds is None else validation.logits_of_strength - lesson.thresholds
+    return logits[positions], lesson.labelled.targets[positions]
 
 
 def metrics_of(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -83,7 +85,7 @@ def fold_scores(lesson: Lesson) -> tuple[dict[str, float], dict[str, float]]:
     )
 
 
-def test_scores(lesson: Lesson) -> dict[str, Any]:
+def scores_of_test(lesson: Lesson) -> dict[str, Any]:
     if lesson.test_logits is None or lesson.test_targets is None:
         return {}
     return {"test": metrics_of(lesson.test_logits, lesson.test_targets)}
@@ -126,7 +128,7 @@ def measured_rate(lesson: Lesson, rate: float) -> float | None:
     """The share of unknown windows in which a label is heard, on average, by thresholds chosen on the other folds."""
     if lesson.validation is None or lesson.thresholds is None:
         return None
-    unknown, logits = np.flatnonzero(lesson.labelled.unknown), lesson.validation.logits
+    unknown, logits = np.flatnonzero(lesson.labelled.unknown), lesson.validation.logits_of_strength
     alarms = []
     for positions in lesson.validation.scored:
         is_own = np.isin(unknown, positions)
