@@ -72,7 +72,9 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     heard = np.pad(scores >= thresholds, ((1, 1), (0, 0)))
     for index, label in enumerate(labels):
         for first, stop in np.flatnonzero(np.diff(heard[:, index])).reshape(-1, 2):
-            start, end = max(0.02 * first - 0.005, 0), 0.02 * stop - 0.005  # a frame is centred 5 ms behind its hop
+            start, end = (
+                round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop)
+            )  # centred 5 ms into its hop
             found.append((start, end, label, scores[first:stop, index].max()))
     return sorted(found, key=lambda event: (event[0], event[2]))
 
