@@ -106,9 +106,11 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     heard = np.pad(scores >= thresholds, ((1, 1), (0, 0)))
     for index, label in enumerate(labels):
         for first, stop in np.flatnonzero(np.diff(heard[:, index])).reshape(-1, 2):
-            start, end = max(0.02 * first - 0.005, 0), 0.02 * stop - 0.005  # a frame is centred 5 ms behind its hop
+            start, end = (
+                round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop)
+            )  # centred 5 ms into its hop
             found.append((start, end, label, scores[first:stop, index].max()))
-    return sorted(found)
+    return sorted(found, key=lambda event: (event[0], event[2]))
 
 
 def main(model: str, *files: str, top_k: int = 3) -> None:
@@ -131,10 +133,8 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
         if "event_thresholds" in metadata:
             thresholds, median_frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
             events = find_events(logits, labels, thresholds, median_frames)
-            print(
-                f"{file}: "
-                + (", ".join(f"{s:.2f}-{e:.2f} s {label} {p:.3f}" for s, e, label, p in events) or "nothing")
-            )
+            found = [f"{label} {start:.2f}-{end:.2f} s {score:.3f}" for start, end, label, score in events]
+            print(f"{file}: " + (", ".join(found) or "nothing"))
             continue
         scores = scores_of(logits, metadata["problem_type"])
         best = scores.argsort()[::-1][:top_k]

@@ -31,7 +31,7 @@ class HEAREvent:
 
 def frame_boundary(frame: int) -> float:
     """Where a frame of 20 ms begins, and the one before it ends, in seconds."""
-    return max(FIRST_FRAME_SECONDS + ENCODER_FRAME_SECONDS * (frame - 0.5), 0.0)
+    return round(max(FIRST_FRAME_SECONDS + ENCODER_FRAME_SECONDS * (frame - 0.5), 0.0), 3)
 
 
 def frame_boundaries(num_frames: int) -> np.ndarray:

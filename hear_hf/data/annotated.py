@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,7 @@ def load_annotated_audio(
         return make_soundscapes(clips, soundscape_args, seed)
     splits = _load_splits(data_args)
     if splits is None:
-        data_args.multi_label = True
-        return load_labelled_audio(data_args, seed)
+        return load_labelled_audio(replace(data_args, multi_label=True), seed)
     rng = np.random.default_rng(seed)
     splits = {split: splits[split] for split in SPLIT_NAMES if split in splits}
     if "train" not in splits:
@@ -157,6 +156,12 @@ def _load_splits(args: AnnotatedDataArguments) -> dict[str, Dataset] | None:
             raise ValueError(
                 f"The {split} split must have the columns {missing}, found: {table.column_names}. Set "
                 "--audio_column_name and --events_column_name, or learn from labels of whole clips with --weak_labels."
+            )
+        item = getattr(table.features[column], "feature", None)
+        if not isinstance(item, dict) or not {"start", "end", "label"} <= set(item):
+            raise ValueError(
+                f"The column {column!r} of the {split} split must hold lists of structs of start, end, label, found: "
+                f"{table.features[column]}. Name another column with --events_column_name."
             )
         table = table.select_columns([args.audio_column_name, column])
         table = table.rename_columns({args.audio_column_name: "audio", column: "events"})

@@ -178,6 +178,13 @@ def test_a_table_without_events_must_have_them_or_be_weak(tmp_path):
     assert [row["labels"].tolist() for row in clips] == [[1, 0], [0, 1], [1, 1], [0, 1]]
 
 
+def test_a_column_of_events_must_hold_structs(tmp_path):
+    write_recordings(tmp_path, "ab")
+    (tmp_path / "strong.csv").write_text("audio,events\na.wav,0.1-0.2 cat\nb.wav,0.1-0.2 dog\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="'events' of the train split must hold lists of structs .*--events_column"):
+        load(train_file=[str(tmp_path / "strong.csv")])
+
+
 def test_frames_have_the_labels_of_the_events_that_hold_their_centres():
     events = [{"start": 0.0, "end": 0.045, "label": 1}, {"start": 0.086, "end": 0.087, "label": 0}]
     labels = frame_labels(events, 6, 2)  # centred at 5, 25, 45, ... ms
