@@ -197,7 +197,8 @@ def hear(
     rate = classifier.sampling_rate
     if classifier.has_frames:
         clip_scores, scores = classifier.hear_frames(waveform)
-        edges = np.linspace(0, len(waveform) / rate, len(scores) + 1)
+        between = 0.02 * np.arange(1, len(scores)) - 0.005  # a frame is centred 5 ms into its 20 ms
+        edges = np.concatenate([[0], between, [len(waveform) / rate]])
         return Hearing(waveform, rate, classifier.labels, clip_scores, scores, edges)
     length = round(window_seconds * rate)
     hop = length // HOPS_PER_WINDOW

@@ -130,7 +130,7 @@ def test_a_model_of_frames_says_when_by_its_frames(tmp_path):
     expected = model(torch.from_numpy(clip)[None])
     np.testing.assert_allclose(hearing.scores, expected.logits[0].detach().sigmoid(), atol=1e-5)
     np.testing.assert_allclose(hearing.clip_scores, expected.clip_logits[0].detach().sigmoid(), atol=1e-5)
-    assert len(hearing.edges) == 63 and hearing.edges[-1] == 1.25
+    assert len(hearing.edges) == len(hearing.scores) + 1 == 64 and hearing.edges[-1] == 1.25
     draw(hearing)
 
 

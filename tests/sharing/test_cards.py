@@ -14,6 +14,7 @@ from transformers import HubertConfig, HubertForSequenceClassification, Training
 
 import hear_hf
 from golden import SMALL_QUANTIZER, golden_model
+from hear_hf import HEARConfig, HEARForAudioFrameClassification
 from hear_hf.markdown import code_span
 from hear_hf.sharing import cards
 from hear_hf.sharing.cards import (
@@ -22,6 +23,7 @@ from hear_hf.sharing.cards import (
     TrainingRun,
     classifier_card,
     distilled_card,
+    frames_card,
     pretraining_card,
     render,
 )
@@ -34,7 +36,7 @@ TEMPLATES = PACKAGE / "sharing" / "templates"
 MODEL_TEMPLATES = sorted(set(TEMPLATES.glob("*.md")) - {TEMPLATES / "dataset_card.md"})
 KINDS = ("one label", "several labels", "not HEAR", "bare", "pretraining", "quantizer", "quantizer training")
 DISTILLED = ("distilled", "distilled without labels")
-KINDS += DISTILLED
+KINDS += (*DISTILLED, "frames")
 
 
 def model_of(kind):
@@ -47,6 +49,8 @@ def model_of(kind):
         return HubertForSequenceClassification(HubertConfig(**sizes, num_conv_pos_embedding_groups=2, num_labels=3))
     if kind == "bare":
         return small_model().hear
+    if kind == "frames":
+        return HEARForAudioFrameClassification(HEARConfig(**SMALL))
     if kind == "pretraining":
         return golden_model(PRETRAINING.main, **SMALL, codebook_size=64)
     training = golden_model(TOKENIZER_TRAINING.main, **SMALL_QUANTIZER)
@@ -70,7 +74,7 @@ def write_card(kind, model, scores=None, **facts):
         found = CardFacts(model, 16_000, "my_run", scores or {}, **facts, teachers=teachers)
         found.has_labels = kind == DISTILLED[0]
         return distilled_card(found)
-    write = classifier_card if kind in KINDS[:3] else pretraining_card
+    write = classifier_card if kind in KINDS[:3] else frames_card if kind == "frames" else pretraining_card
     return write(CardFacts(model, 16_000, "my_run", scores or {}, **facts))
 
 
