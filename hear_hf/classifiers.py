@@ -23,12 +23,12 @@ def loading(name: str) -> Iterator[None]:
         yield
     except Exception as error:  # of a folder or repository of others: whatever its files bring about
         reason = str(error).strip() or type(error).__name__
-        sys.exit(
-            printable(
+        if not reason.startswith(f"{name} must"):
+            reason = (
                 f"{name} must be an audio classifier, a folder that save_pretrained wrote or a repository of the "
                 f"Hub. Found: {reason}"
             )
-        )
+        sys.exit(printable(reason))
 
 
 def classifies_frames(config: Any) -> bool:

@@ -28,7 +28,7 @@ def exported(tmp_path_factory):
     torch.nn.init.zeros_(model.frame_classifier.bias)
     model.save_pretrained(folder / "model")
     HEARFeatureExtractor().save_pretrained(folder / "model")
-    export_onnx.main([str(folder / "model"), str(folder / "onnx")])
+    export_onnx.main([str(folder / "model"), str(folder)])
     return model, folder / "onnx" / "model.onnx"
 
 

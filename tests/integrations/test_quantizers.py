@@ -70,4 +70,4 @@ def test_bitsandbytes_through_from_pretrained(settings, kind, tmp_path):
     skip = ["spectrum", "classifier"]
     quantised, model = loaded(tmp_path, BitsAndBytesConfig(**settings, llm_int8_skip_modules=skip), **SIZES)
     assert sum(type(module).__name__ == kind for module in quantised.modules()) == 18
-    assert 0 < largest_difference(quantised, model) < 2 * TOLERANCE
+    assert 0 < largest_difference(quantised, model) < 3 * TOLERANCE  # of four bits

@@ -19,7 +19,9 @@ from hear_hf.markdown import code_span
 from hear_hf.sharing import cards
 from hear_hf.sharing.cards import (
     CardFacts,
+    TaughtLabel,
     TeacherFacts,
+    TeachingFacts,
     TrainingRun,
     classifier_card,
     distilled_card,
@@ -36,11 +38,25 @@ TEMPLATES = PACKAGE / "sharing" / "templates"
 MODEL_TEMPLATES = sorted(set(TEMPLATES.glob("*.md")) - {TEMPLATES / "dataset_card.md"})
 KINDS = ("one label", "several labels", "not HEAR", "bare", "pretraining", "quantizer", "quantizer training")
 DISTILLED = ("distilled", "distilled without labels")
-KINDS += (*DISTILLED, "frames")
+KINDS += (*DISTILLED, "frames", "taught", "adapter")
+CLASSIFIERS = (*KINDS[:3], "taught", "adapter")
+TEACHING = TeachingFacts(
+    [TaughtLabel("knock", 10, 0.9), TaughtLabel("bark", 1, None)],
+    num_views=4,
+    strength=0.1,
+    num_folds=5,
+    spread={"accuracy": 0.03},
+    num_unknown=100,
+    window_seconds=2.0,
+    false_alarm_rate=0.01,
+    measured_rate=0.02,
+)
 
 
 def model_of(kind):
     if kind in DISTILLED:
+        return small_model(problem_type="multi_label_classification")
+    if kind in ("taught", "adapter"):
         return small_model(problem_type="multi_label_classification")
     if kind in KINDS[:2]:
         return small_model(problem_type=f"{'single' if kind == 'one label' else 'multi'}_label_classification")
@@ -74,12 +90,16 @@ def write_card(kind, model, scores=None, **facts):
         found = CardFacts(model, 16_000, "my_run", scores or {}, **facts, teachers=teachers)
         found.has_labels = kind == DISTILLED[0]
         return distilled_card(found)
-    write = classifier_card if kind in KINDS[:3] else frames_card if kind == "frames" else pretraining_card
+    if kind == "taught":
+        facts["teaching"] = TEACHING
+    if kind == "adapter":
+        facts |= {"is_adapter": True, "base_model": "alice/base"}
+    write = classifier_card if kind in CLASSIFIERS else frames_card if kind == "frames" else pretraining_card
     return write(CardFacts(model, 16_000, "my_run", scores or {}, **facts))
 
 
 def card_of(kind, model, **facts):
-    return write_card(kind, model, {"accuracy" if kind in KINDS[:3] else "loss": 0.5}, **facts)
+    return write_card(kind, model, {"accuracy" if kind in CLASSIFIERS else "loss": 0.5}, **facts)
 
 
 @pytest.mark.parametrize("has_run", [False, True])
@@ -98,7 +118,8 @@ def test_a_card_of_any_model_is_whole(models, run, kind, has_run):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_of_any_model_needs_neither_run_source_nor_scores(models, kind):
     card = write_card(kind, models[kind])
-    assert empty_sections(card.text) == [] and "## Training" not in card.text and "## Results" not in card.text
+    assert empty_sections(card.text) == [] and "## Training" not in card.text
+    assert ("## Results" in card.text) == (kind == "taught")  # they are how it was taught
 
 
 @pytest.mark.parametrize("kind", KINDS)
