@@ -18,7 +18,7 @@ from hear_hf.evaluation.sound_events import metrics_package
 from hear_hf.training.classification import ModelArguments
 from hear_hf.training.frame_reports import report_frames
 from hear_hf.training.frames import FrameTrainingArguments, build_frame_trainer
-from hear_hf.training.runs import last_checkpoint, start
+from hear_hf.training.runs import start
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         dataset = load_annotated_audio(data_args, soundscape_args, training_args.seed)
     trainer = build_frame_trainer(dataset, training_args, model_args, data_args.weak_labels)
 
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.choose_decoding()
     trainer.save_model()
     trainer.save_state()
@@ -44,8 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     if trainer.is_world_process_zero():
         report_frames(trainer, dataset, split, scores, data_args, model_args.model_name_or_path)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+    trainer.publish()
     return metrics
 
 
