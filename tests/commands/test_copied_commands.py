@@ -1,5 +1,6 @@
 """Each command of `examples/`, copied alone into an empty folder: it needs the installed package and no sibling."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -24,8 +25,10 @@ QUANTIZER = f"{TINY},codebook_size=12,codebook_dim=4,decoder_hidden_size=16,deco
 MODEL = f"{TINY},task_hidden_size=8,task_num_attention_heads=2,task_intermediate_size=16,codebook_size=12"
 TRAINING = "--max_steps 4 --per_device_train_batch_size 4 --use_cpu True --report_to none --disable_tqdm True"
 
-# Where no synthesizer is installed, the help alone.
+# Where no synthesizer or no package of metrics is installed, the help alone.
 WORDS = "words --hours 0.001" if shutil.which("espeak-ng") else "--help"
+FRAMES = "--data_dir {} --soundscapes --num_train_soundscapes 8 --num_eval_soundscapes 4 --model_name_or_path base"
+FRAMES = FRAMES if importlib.util.find_spec("sed_scores_eval") else "--help"
 
 # What a user does, in this order: {} is the folder of labelled clips.
 JOURNEY = f"""
@@ -36,18 +39,14 @@ distill.py --data_dir {{}} --teacher_name_or_path base --output_dir distilled --
 precompute_teacher.py --data_dir {{}} --teacher_name_or_path base --output_dir states
 probe.py --data_dir {{}} --model_name_or_path base --output_dir probe
 finetune.py --data_dir {{}} --model_name_or_path base --output_dir classifier {TRAINING}
+finetune_frames.py {FRAMES} {TRAINING}
 teach.py --data_dir {{}} --model_name_or_path classifier --output_dir taught
 predict.py classifier clip.wav
 embed.py --data_dir {{}} --model_name_or_path classifier --output_dir index
 search.py index --like clip.wav --page hits.html
-stream.py classifier clip.wav --window 0.5 --hop 0.25
-export_onnx.py classifier exported
-run_onnx.py exported/onnx/model.onnx clip.wav
-score_onnx.py --data_dir {{}} --model_name_or_path classifier --onnx_dir exported
-push_to_hub.py classifier me/classifier --dry_run
 stream.py taught clip.wav --window 0.5 --hop 0.25
 export_onnx.py taught exported
-run_onnx.py exported/model.onnx clip.wav
+run_onnx.py exported/onnx/model.onnx clip.wav
 score_onnx.py --data_dir {{}} --model_name_or_path taught --onnx_dir exported
 push_to_hub.py taught me/taught --dry_run
 push_dataset.py {{}} me/clips --dry_run

@@ -96,7 +96,7 @@ def test_a_linear_head_is_exported(tmp_path):
     model = linear_model()
     model.save_pretrained(tmp_path / "model")
     HEARFeatureExtractor().save_pretrained(tmp_path / "model")
-    main([str(tmp_path / "model"), str(tmp_path / "onnx")])
+    main([str(tmp_path / "model"), str(tmp_path)])
     session = runtime.InferenceSession(tmp_path / "onnx" / "model.onnx")
     clip = noise(9000)[None]
     inputs = {"input_values": clip.numpy(), "attention_mask": torch.ones_like(clip, dtype=torch.int64).numpy()}
