@@ -9,6 +9,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import PaddingStrategy, TensorType, is_torch_tensor, logging
 
 from .configuration_hear import MAX_SIZES, MEL_SAMPLING_RATE
+from .sentence_transformers_hear import FILES  # noqa: F401  (Transformers 5.4 copies only files imported here)
 
 logger = logging.get_logger(__name__)
 

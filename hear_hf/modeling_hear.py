@@ -20,6 +20,7 @@ from .frames_hear import all_valid, at_least_float32, in_segments
 from .graphs_hear import compiled_as, fits, integrate_in_one_batch
 from .masking_hear import span_mask  # noqa: F401  (as above)
 from .outputs_hear import HEARForPreTrainingOutput, HEARFrameClassifierOutput, HEARModelOutput
+from .sentence_transformers_hear import FILES  # noqa: F401  (as above)
 from .spectrogram_hear import HEARLogPower, HEARSpectrogram
 from .task_model_hear import (
     HEARClassificationHead,

@@ -18,6 +18,7 @@ from .frames_hear import all_valid, at_least_float32
 from .graphs_hear import fits  # noqa: F401  (as above)
 from .masking_hear import share_mask  # noqa: F401  (as above)
 from .outputs_hear import HEARQuantizerForPreTrainingOutput, HEARQuantizerOutput
+from .sentence_transformers_hear import FILES  # noqa: F401  (as above)
 from .spectrogram_hear import HEARLogMel
 from .task_model_hear import HEARTaskModel  # noqa: F401  (as above)
 from .weight_files_hear import check_weight_files  # noqa: F401  (as above)
