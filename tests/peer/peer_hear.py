@@ -79,6 +79,15 @@ class HEARModelTest(HEARModelTesterMixin, PipelineTesterMixin, unittest.TestCase
     def setUp(self):
         self.model_tester = HEARModelTester(**SIZES)
 
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        """Theirs makes no labels of frames."""
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        if return_labels and model_class is HEARForAudioFrameClassification:
+            tester = self.model_tester
+            shape = (tester.batch_size, tester.seq_length, tester.get_config().num_labels)
+            inputs["labels"] = torch.zeros(shape, device=torch_device)
+        return inputs
+
     def skipTest(self, reason):
         self.assertNotIn("Could not", reason)  # the pipeline tests skip what fails to load
         super().skipTest(reason)
