@@ -4,12 +4,13 @@ PYTEST_ARGS ?=
 PYTEST := -m pytest -n logical --maxprocesses 4
 VENV := .venv
 OLDEST := .venv-oldest
+INTEGRATIONS := .venv-integrations
 CLEAN := .venv-wheel
 PEER_ENVIRONMENTS := $(VENV) $(OLDEST)
 PIP_INSTALL := -m pip install --quiet --no-input --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-slow test-oldest peer-test lint format demo demo-training bench wheel extras clean
+.PHONY: help venv test test-slow test-integrations test-oldest peer-test lint format demo demo-training bench wheel extras clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,6 +32,14 @@ test: venv  ## run the tests
 
 test-slow: venv  ## run the tests that take longer
 	$(VENV)/bin/python $(PYTEST) -m slow --timeout 900 $(PYTEST_ARGS)
+
+$(INTEGRATIONS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[integrations]"
+	touch $@
+
+test-integrations: $(INTEGRATIONS)/.installed  ## run the tests of docs/integrations.md that need torchao, in .venv-integrations
+	$(INTEGRATIONS)/bin/python $(PYTEST) $(PYTEST_ARGS) tests/integrations
 
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
 	$(OLDEST)/bin/python $(PYTEST) $(PYTEST_ARGS)

@@ -89,8 +89,3 @@ def save_wav2vec2(folder: Path) -> None:
     )
     Wav2Vec2Model(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
-
-
-def our_lines(stderr: str) -> list[str]:
-    """What a command wrote to stderr, without what an installed torchao says whenever torch finds it."""
-    return [line for line in stderr.splitlines() if "torchao" not in line and "_pytree.py" not in line]

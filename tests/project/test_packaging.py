@@ -151,7 +151,9 @@ def test_an_extra_alone_brings_all_that_its_scripts_import(extra):
 
 
 def test_the_dev_extra_brings_all_that_tests_skip_without():
-    assert set().union(*(third_party_imports(path)[1] for path in SCRIPTS["test"])) <= modules_of("dev")
+    assert set().union(*(third_party_imports(path)[1] for path in SCRIPTS["test"])) <= modules_of("dev") | modules_of(
+        "integrations"
+    )
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -170,7 +172,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
-    "constraints.txt": ("onnx", "space", "conversion", "events", "ray"),
+    "constraints.txt": ("onnx", "space", "conversion", "events", "ray", "integrations"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 
