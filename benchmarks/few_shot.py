@@ -10,11 +10,9 @@ head is what `examples/teach.py` makes of the clips as they are. Its strength is
 clips of the first draw, and serves the other draws of as many clips.
 """
 
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +27,7 @@ from hear_hf.evaluation.folds import divide
 from hear_hf.evaluation.logistic import DEFAULT_STRENGTH, Views, cross_validate, fit_heads
 from hear_hf.evaluation.probing import FeatureArguments, extract_features, load_encoders
 from knowledge import DecodedClips
-from report import plt, versions
+from report import plt, software_and_date, write_models
 
 NUM_FOLDS = 5
 
@@ -135,7 +133,8 @@ def measure(args: FewShotArguments, rows: dict[str, dict]) -> None:
                 found = accuracies(whole, labels, positions[size], (features[len(used) :], test_labels), args)
                 row[str(size)] = found | {"num_scored": len(test)}
                 print(f"{name}, {task.name}, {size}: {found['score']:.1%} ± {found['std']:.1%}", flush=True)
-            write(rows, args)
+            write_models(args.output_dir, args, rows, markdown(rows, args))
+            plot(rows, args, Path(args.output_dir, "results.png"))
 
 
 def table(rows: dict[str, dict], args: FewShotArguments) -> str:
@@ -174,23 +173,11 @@ def plot(rows: dict[str, dict], args: FewShotArguments, path: Path) -> None:
 
 
 def markdown(rows: dict[str, dict], args: FewShotArguments) -> str:
-    software = versions()
     return (
         f"Accuracy in per cent by clips a class, mean and standard deviation of {args.num_draws} draws. Frames' "
-        f"{', '.join(args.pooling)}; clips of at least {args.min_length_seconds:g} s; seed {args.seed}; PyTorch "
-        f"{software['torch']}, Transformers {software['transformers']}, hear_hf {software['hear_hf']}, "
-        f"{date.today().isoformat()}.\n\n{table(rows, args)}"
+        f"{', '.join(args.pooling)}; clips of at least {args.min_length_seconds:g} s; seed {args.seed}; "
+        f"{software_and_date()}.\n\n{table(rows, args)}"
     )
-
-
-def write(rows: dict[str, dict], args: FewShotArguments) -> None:
-    """Leaves results.json, results.md and results.png."""
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"date": date.today().isoformat(), "versions": versions(), "settings": asdict(args), "models": rows}
-    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(markdown(rows, args), encoding="utf-8")
-    plot(rows, args, folder / "results.png")
 
 
 def main(argv: list[str] | None = None) -> dict[str, dict]:

@@ -9,11 +9,9 @@ ESC-50 also have `fold`, those of the digits `speaker`. docs/benchmarks.md makes
 With `--teacher_name_or_path` and `--agreement_file`, classifiers with the teacher's labels are also compared with it.
 """
 
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +27,7 @@ from hear_hf.data.unlabelled import UnlabelledAudioArguments, load_whole_source
 from hear_hf.data.unusable import skip_unusable
 from hear_hf.evaluation.folds import Clips, Fold, gather_clips, make_folds, tuning_divisions
 from hear_hf.evaluation.probing import FeatureArguments, extract_features, load_encoders, probe_layer
-from report import plt, versions
+from report import plt, software_and_date, write_models
 
 AGREEMENT = "top label as the teacher's"
 
@@ -238,27 +236,10 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 
 
 def markdown(rows: dict[str, dict], args: KnowledgeArguments) -> str:
-    software = versions()
     return (
         f"Per cent, with the standard error; parameters without heads. Frames' {', '.join(args.pooling)}; clips of at "
-        f"least {args.min_length_seconds:g} s; seed {args.seed}; PyTorch {software['torch']}, Transformers "
-        f"{software['transformers']}, hear_hf {software['hear_hf']}, {date.today().isoformat()}.\n\n{table(rows)}\n"
+        f"least {args.min_length_seconds:g} s; seed {args.seed}; {software_and_date()}.\n\n{table(rows)}\n"
     )
-
-
-def write(rows: dict[str, dict], args: KnowledgeArguments) -> None:
-    """Leaves results.json, results.md and results.png."""
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {
-        "date": date.today().isoformat(),
-        "versions": versions(),
-        "settings": asdict(args),
-        "models": rows,
-    }
-    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(markdown(rows, args), encoding="utf-8")
-    plot(rows, folder / "results.png")
 
 
 def main(argv: list[str] | None = None) -> dict[str, dict]:
@@ -269,8 +250,10 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     probe(args, rows)
     if args.agreement_file:
         compare_with_teacher(args, rows)
-    write(rows, args)
-    print(f"\n{markdown(rows, args)}\nWritten to {args.output_dir}.")
+    text = markdown(rows, args)
+    write_models(args.output_dir, args, rows, text)
+    plot(rows, Path(args.output_dir, "results.png"))
+    print(f"\n{text}\nWritten to {args.output_dir}.")
     return rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -46,15 +47,29 @@ def versions() -> dict[str, str]:
     }
 
 
+def software_and_date() -> str:
+    software = versions()
+    return (
+        f"PyTorch {software['torch']}, Transformers {software['transformers']}, hear_hf {software['hear_hf']}, "
+        f"{date.today().isoformat()}"
+    )
+
+
+def write_models(folder: str | Path, settings: Any, models: dict[str, dict], text: str) -> None:
+    """Leaves results.json and results.md of models side by side; `settings` is a dataclass."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"date": date.today().isoformat(), "versions": versions(), "settings": asdict(settings), "models": models}
+    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(text, encoding="utf-8")
+
+
 def description(settings: Settings) -> str:
     """One line: what was measured, where and when."""
-    hardware, software = machine(settings.device), versions()
+    hardware = machine(settings.device)
     place = hardware.get("gpu") or f"{hardware['cpu']} with {hardware['instructions']}"
     compiled = ", compiled" if settings.compile else ""
-    return (
-        f"{settings.mode.capitalize()} in {settings.dtype}{compiled} on {place}; PyTorch {software['torch']}, "
-        f"Transformers {software['transformers']}, hear_hf {software['hear_hf']}, {date.today().isoformat()}."
-    )
+    return f"{settings.mode.capitalize()} in {settings.dtype}{compiled} on {place}; {software_and_date()}."
 
 
 def table(results: list[Result], threads: int, cell: Callable[[Result, Result], str]) -> str:

@@ -13,7 +13,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,44 @@ def classify_clips(classifier: Any, top_k: int) -> Callable:
     return lambda waveform: classifier({"array": waveform, "sampling_rate": rate}, **options)
 
 
+@dataclass
+class Predictor:
+    """What a model gives of a waveform, its columns in a file, and how it is shown for files of these names."""
+
+    results: Callable[[np.ndarray], list]
+    columns: tuple[str, ...]
+    table: Callable[[list[str]], AbstractContextManager[Callable]]
+    sampling_rate: int
+
+
+def load(name: str, args: PredictionArguments) -> Predictor:
+    """Loads a classifier of clips, an adapter of one, or a model of frames; ends the command where it is none."""
+    source = {"trust_remote_code": args.trust_remote_code}
+    with loading(name):
+        has_adapter = is_adapter(name)
+        if not has_adapter and classifies_frames(AutoConfig.from_pretrained(name, **source)):
+            frame_model = AutoModelForAudioFrameClassification.from_pretrained(name, **source)
+            feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
+            check_model(name, frame_model, feature_extractor)
+            finder, columns = EventFinder(frame_model, feature_extractor), ("start", "end", "label", "score")
+            rate = feature_extractor.sampling_rate
+            return Predictor(lambda waveform: finder(waveform).events, columns, lambda names: shown_events(), rate)
+        parts: dict[str, Any] = {"model": name}
+        if has_adapter:
+            parts["model"] = load_adapter(name, args.trust_remote_code).merge_and_unload()
+            parts["feature_extractor"] = AutoFeatureExtractor.from_pretrained(name, **source)
+        classifier = pipeline("audio-classification", **parts, **source)
+        check_model(name, classifier.model, classifier.feature_extractor)
+    rate = classifier.feature_extractor.sampling_rate
+    table = partial(shown, top_k=args.top_k)
+    return Predictor(classify_clips(classifier, args.top_k), ("label", "score"), table, rate)
+
+
+def check_model(name: str, model: Any, feature_extractor: Any) -> None:
+    check_classifier(name, model)
+    check_rates(name, model.config, feature_extractor)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = command_parser(PredictionArguments, __doc__)
     parser.add_argument("model", help="A folder, or a repository of the Hub.")
@@ -130,40 +168,14 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--output_file must end in .csv or .jsonl, found {args.output_file.name}")
 
     clips = {readable(path): path for path in find_audio(named.files)} if named.files else demo_clips()
-    source = {"trust_remote_code": args.trust_remote_code}
-    with loading(named.model):
-        has_adapter = is_adapter(named.model)
-        finds_events = not has_adapter and classifies_frames(AutoConfig.from_pretrained(named.model, **source))
-        if finds_events:
-            model, feature_extractor = (
-                auto_class.from_pretrained(named.model, **source)
-                for auto_class in (AutoModelForAudioFrameClassification, AutoFeatureExtractor)
-            )
-        else:
-            parts: dict[str, Any] = {"model": named.model}
-            if has_adapter:
-                parts["model"] = load_adapter(named.model, args.trust_remote_code).merge_and_unload()
-                parts["feature_extractor"] = AutoFeatureExtractor.from_pretrained(named.model, **source)
-            classifier = pipeline("audio-classification", **parts, **source)
-            model, feature_extractor = classifier.model, classifier.feature_extractor
-        check_classifier(named.model, model)
-        check_rates(named.model, model.config, feature_extractor)
-    if finds_events:
-        finder, columns = EventFinder(model, feature_extractor), ("start", "end", "label", "score")
-        table: Callable = shown_events
-
-        def results(waveform: np.ndarray) -> list[HEAREvent]:
-            return finder(waveform).events
-
-    else:
-        results, columns = classify_clips(classifier, args.top_k), ("label", "score")
-        table = partial(shown, list(clips), args.top_k)
+    predictor = load(named.model, args)
+    table = predictor.table(list(clips))
     num_refused = 0
     progress = tqdm(clips.items(), unit="file", disable=None if len(clips) > NUM_WITHOUT_PROGRESS else True)
-    with written(args.output_file, columns) if args.output_file else table() as report:
+    with written(args.output_file, predictor.columns) if args.output_file else table as report:
         for name, audio in progress:
             try:
-                report(name, results(decode_usable(audio, 0, feature_extractor.sampling_rate)))
+                report(name, predictor.results(decode_usable(audio, 0, predictor.sampling_rate)))
             except ValueError as error:
                 tqdm.write(on_one_line(describe(name, name, error)), file=sys.stderr)
                 num_refused += 1

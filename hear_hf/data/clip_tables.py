@@ -4,7 +4,7 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +30,42 @@ def encode_clip(samples: np.ndarray, sampling_rate: int, audio_format: str = "op
     return buffer.getvalue()
 
 
-class ClipTable:
+class PartialTable:
+    """
+    A parquet file that takes its name when the context is left without an error; before, it has another.
+
+    Args:
+        path (`Path`): The file to write.
+        partial (`Path`): Its name until it is whole.
+        schema (`pa.Schema`): Its columns.
+    """
+
+    def __init__(self, path: Path, partial: Path, schema: pa.Schema):
+        self.path, self.partial, self.schema = path, partial, schema
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = pq.ParquetWriter(self.partial, self.schema)
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        if error_type is None:
+            self.finish()
+        self.writer.close()
+        if error_type is None:
+            os.replace(self.partial, self.path)
+        else:
+            self.partial.unlink()
+
+    def finish(self) -> None:
+        """Writes what is still held back."""
+        raise NotImplementedError
+
+
+class ClipTable(PartialTable):
     """
     Writes clips into a parquet file as data sets of the Hub have them: `audio`, a struct of `bytes` and `path`, and
     columns of text.
-
-    A context manager. The file takes its name when the context is left without an error; before, it has the suffix
-    `.partial`.
 
     Args:
         path (`str` or `Path`): The file to write.
@@ -45,37 +74,23 @@ class ClipTable:
     """
 
     def __init__(self, path: str | Path, sampling_rate: int | None, text_columns: tuple[str, ...]):
-        self.path, self.partial = Path(path), Path(f"{path}.partial")
         features: dict[str, dict] = {"audio": {"sampling_rate": sampling_rate, "_type": "Audio"}}
         features |= {name: {"dtype": "string", "_type": "Value"} for name in text_columns}
         audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        self.schema = pa.schema(
+        schema = pa.schema(
             [("audio", audio), *((name, pa.string()) for name in text_columns)],
             metadata={"huggingface": json.dumps({"info": {"features": features}})},
         )
+        super().__init__(Path(path), Path(f"{path}.partial"), schema)
         self.rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "ClipTable":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = pq.ParquetWriter(self.partial, self.schema)
-        return self
 
     def add(self, encoded: bytes, path: str, **texts: str) -> None:
         """Adds a clip: the bytes of an audio file, the name it would have, and the text of each column."""
         self.rows.append({"audio": {"bytes": encoded, "path": path}, **texts})
         if len(self.rows) == CLIPS_PER_ROW_GROUP:
-            self._flush()
+            self.finish()
 
-    def __exit__(self, error_type, error, traceback) -> None:
-        if error_type is None:
-            self._flush()
-        self.writer.close()
-        if error_type is None:
-            os.replace(self.partial, self.path)
-        else:
-            self.partial.unlink()
-
-    def _flush(self) -> None:
+    def finish(self) -> None:
         if self.rows:
             self.writer.write_table(pa.Table.from_pylist(self.rows, schema=self.schema))
             self.rows = []

@@ -5,7 +5,6 @@ A folder of tables is what `search.py` calls an index. What was interrupted goes
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from datasets import Dataset
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from ..data.clip_tables import PartialTable
 from ..data.clips import MIN_CLIPS_READ
 from ..data.decoded_cache import digest
 from ..data.unusable import MAX_NAMED, refuse_too_many, warn_of_skipped
@@ -30,10 +30,9 @@ TABLE_NAME = re.compile(r"embeddings-(\d{5,})-of-(\d{5,})\.parquet")
 ROWS_AT_ONCE = 4096  # in memory and in a row group
 
 
-class EmbeddingTable:
+class EmbeddingTable(PartialTable):
     """
-    Writes a table of embeddings some thousand rows at a time. A context manager: the file takes its name when the
-    context is left without an error; before, it has the suffix `.partial`.
+    Writes a table of embeddings some thousand rows at a time.
 
     Args:
         path (`Path`): The file to write.
@@ -41,13 +40,9 @@ class EmbeddingTable:
     """
 
     def __init__(self, path: Path, schema: pa.Schema):
-        self.path, self.partial, self.schema = path, path.with_suffix(".partial"), schema
+        super().__init__(path, path.with_suffix(".partial"), schema)
         self.unusable: list[str] = []
         self.waiting: list[pa.Table] = []
-
-    def __enter__(self) -> "EmbeddingTable":
-        self.writer = pq.ParquetWriter(self.partial, self.schema)
-        return self
 
     def add(self, rows: pa.Table) -> list[str]:
         """Adds what a `ClipEmbedder` made, and returns the errors among it."""
@@ -58,15 +53,9 @@ class EmbeddingTable:
             self._flush()
         return errors
 
-    def __exit__(self, error_type, error, traceback) -> None:
-        if error_type is None:
-            self._flush()
-            self.writer.add_key_value_metadata({UNUSABLE: json.dumps(self.unusable)})
-        self.writer.close()
-        if error_type is None:
-            os.replace(self.partial, self.path)
-        else:
-            self.partial.unlink()
+    def finish(self) -> None:
+        self._flush()
+        self.writer.add_key_value_metadata({UNUSABLE: json.dumps(self.unusable)})
 
     def _flush(self) -> None:
         if self.waiting:

@@ -6,7 +6,6 @@ trainer.train()
 trainer.save_model()
 """
 
-import copy
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +37,8 @@ from ..rates import check_rates
 from .adapters import AdapterArguments, add_adapter, learning_head
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
-from .run_trainer import RunTrainer
-from .runs import RunArguments, SaveAtEpochEnd
+from .runs import SaveAtEpochEnd
+from .supervised import SupervisedArguments, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -70,38 +69,17 @@ class ModelArguments:
 
 
 @dataclass
-class FineTuningArguments(RunArguments):
+class FineTuningArguments(SupervisedArguments):
     """TrainingArguments whose defaults suit HEAR."""
 
     output_dir: str = option(default="runs/finetune", help="Where the model and its report go.")
     learning_rate: float = option(default=5e-4, help="Peak learning rate of AdamW.")
-    weight_decay: float = option(default=0.05, help="Weight decay of the matrices.")
-    lr_scheduler_type: str = option(default="cosine", help="How the learning rate falls.")
-    warmup_steps: float = option(default=0.1, help="Steps of warm-up, or below 1 their share.")
-    num_train_epochs: float = option(default=10.0, help="Passes over the training clips.")
     per_device_train_batch_size: int = option(default=32, help="Clips per device and step.")
     per_device_eval_batch_size: int = option(default=32, help="Clips per device in evaluation.")
-    eval_strategy: str = option(default="epoch", help="When to evaluate.")
-    save_strategy: str = option(default="epoch", help="When to save a checkpoint.")
-    save_total_limit: int | None = option(default=1, help="Checkpoints to keep beside the best one.")
-    logging_steps: float = option(default=10, help="Steps between two logged losses.")
-    load_best_model_at_end: bool = option(default=True, help="End with the best checkpoint.")
     metric_for_best_model: str | None = option(
         default=None,
         help="Choose the best checkpoint by this validation metric: accuracy, macro_f1, mean_average_precision or "
         "loss. By default accuracy, or mean_average_precision where a clip has any number of labels.",
-    )
-    dataloader_pin_memory: bool = option(
-        default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
-    )
-    remove_unused_columns: bool = option(default=False, help="Keep False: clips are decoded on the fly.")
-    early_stopping_patience: int | None = option(
-        default=None, help="Stop after this many evaluations without a better one."
-    )
-    head_epochs: int = option(
-        default=0,
-        help="First draw a new head and train it alone, for so many passes over what the frozen model makes of the "
-        "clips (arXiv:2202.10054), which it reads once; 50 suit a pretrained model.",
     )
     head_learning_rate: float = option(default=1e-3, help="First learning rate of the head alone.")
     decoded_cache: str | None = option(
@@ -111,30 +89,15 @@ class FineTuningArguments(RunArguments):
     )
     class_balanced: bool = option(default=False, help="Weight each label by the inverse of its frequency in the loss.")
 
-    def __post_init__(self):
-        self.has_default_metric = self.metric_for_best_model is None  # TrainingArguments fills in the loss
-        super().__post_init__()
-        if self.head_epochs < 0:
-            raise ValueError(f"`head_epochs` must be at least 0, found: {self.head_epochs}")
-
     def cache(self, sampling_rate: int) -> DecodedCache | None:
         """Opens the cache of decoded clips, if there is to be one."""
         return None if self.decoded_cache is None else DecodedCache(self.decoded_cache, sampling_rate)
-
-    def best_by(self, metric: str) -> "FineTuningArguments":
-        """Returns the same arguments with `metric` choosing the best checkpoint, unless they name one themselves."""
-        if not self.has_default_metric:
-            return self
-        arguments = copy.copy(self)
-        arguments.metric_for_best_model, arguments.greater_is_better = metric, True
-        return arguments
 
 
 def load_model(
     args: ModelArguments, label_names: list[str], multi_label: bool
 ) -> tuple[HEARFeatureExtractor, HEARForAudioClassification]:
     """Loads the feature extractor and the model, with a new head where the checkpoint has other labels."""
-    source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
     config = load_config(args, label_names, multi_label)
     if args.model_name_or_path is None:
         logger.warning(
@@ -142,11 +105,16 @@ def load_model(
             "example --model_name_or_path checkpoints/hear-tiny of the repository."
         )
         return HEARFeatureExtractor(sampling_rate=config.sampling_rate), HEARForAudioClassification(config)
-    model = AutoModelForAudioClassification.from_pretrained(
-        args.model_name_or_path, config=config, ignore_mismatched_sizes=True, **source
-    )
-    feature_extractor = AutoFeatureExtractor.from_pretrained(args.model_name_or_path, **source)
-    check_rates(args.model_name_or_path, config, feature_extractor)
+    return load_with_new_head(args, config, AutoModelForAudioClassification)
+
+
+def load_with_new_head(args: ModelArguments, config: HEARConfig, auto_class: Any) -> tuple[HEARFeatureExtractor, Any]:
+    """Loads a checkpoint, with a new head where it has another or none."""
+    name = args.model_name_or_path
+    source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
+    model = auto_class.from_pretrained(name, config=config, ignore_mismatched_sizes=True, **source)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(name, **source)
+    check_rates(str(name), config, feature_extractor)
     return feature_extractor, model
 
 
@@ -190,23 +158,13 @@ def collate(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> di
     return {**batch, "labels": torch.as_tensor(np.stack([example["labels"] for example in examples]))}
 
 
-class FineTuningTrainer(RunTrainer):
+class FineTuningTrainer(SupervisedTrainer):
     """A Trainer whose loss is the mean over the clips of a whole step."""
 
     args: FineTuningArguments
     model: HEARForAudioClassification
     processing_class: HEARFeatureExtractor
     compute_loss_func: ClassificationLoss
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
-
-    def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Trains as any Trainer, but first the head alone where that is asked for; a checkpoint has such a head."""
-        if self.args.head_epochs and not resume_from_checkpoint:
-            self.train_head()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def train_head(self) -> None:
         """

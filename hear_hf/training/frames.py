@@ -7,7 +7,6 @@ trainer.choose_decoding()
 trainer.save_model()
 """
 
-import copy
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,6 @@ import torch
 from datasets import Dataset, DatasetDict
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import (
-    AutoFeatureExtractor,
     AutoModelForAudioFrameClassification,
     EarlyStoppingCallback,
     EvalPrediction,
@@ -34,49 +32,27 @@ from ..evaluation.metrics import multi_label_metrics
 from ..evaluation.sound_events import Decoding, EventMetrics
 from ..frame_head_hear import IGNORED_LABEL, binary_loss
 from ..frames_hear import num_encoder_frames
-from ..rates import check_rates
-from .classification import ModelArguments, freeze, load_config
+from .classification import ModelArguments, freeze, load_config, load_with_new_head
 from .heads import fit_frame_head
 from .optimization import build_optimizer
-from .run_trainer import RunTrainer
-from .runs import RunArguments, SaveAtEpochEnd
+from .runs import SaveAtEpochEnd
+from .supervised import SupervisedArguments, SupervisedTrainer
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class FrameTrainingArguments(RunArguments):
-    """TrainingArguments whose defaults suit HEAR."""
+class FrameTrainingArguments(SupervisedArguments):
+    """TrainingArguments whose defaults suit HEAR and what is heard when."""
 
     output_dir: str = option(default="runs/frames", help="Where the model and its report go.")
     learning_rate: float = option(default=1e-3, help="Peak learning rate of AdamW.")
-    weight_decay: float = option(default=0.05, help="Weight decay of the matrices.")
-    lr_scheduler_type: str = option(default="cosine", help="How the learning rate falls.")
-    warmup_steps: float = option(default=0.1, help="Steps of warm-up, or below 1 their share.")
-    num_train_epochs: float = option(default=10.0, help="Passes over the training recordings.")
     per_device_train_batch_size: int = option(default=16, help="Recordings per device and step.")
     per_device_eval_batch_size: int = option(default=16, help="Recordings per device in evaluation.")
-    eval_strategy: str = option(default="epoch", help="When to evaluate.")
-    save_strategy: str = option(default="epoch", help="When to save a checkpoint.")
-    save_total_limit: int | None = option(default=1, help="Checkpoints to keep beside the best one.")
-    logging_steps: float = option(default=10, help="Steps between two logged losses.")
-    load_best_model_at_end: bool = option(default=True, help="End with the best checkpoint.")
     metric_for_best_model: str | None = option(
         default=None,
         help="Choose the best checkpoint by this validation metric: event_f1 or loss; mean_average_precision where "
         "there are labels of whole clips alone. By default the first or the last.",
-    )
-    dataloader_pin_memory: bool = option(
-        default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
-    )
-    remove_unused_columns: bool = option(default=False, help="Keep False: recordings are decoded on the fly.")
-    early_stopping_patience: int | None = option(
-        default=None, help="Stop after this many evaluations without a better one."
-    )
-    head_epochs: int = option(
-        default=0,
-        help="First train the head alone, for so many passes over what the frozen model makes of the recordings, "
-        "which it reads once; 20 suit a pretrained model.",
     )
     head_learning_rate: float = option(default=1e-2, help="First learning rate of the head alone.")
     crop_seconds: float | None = option(
@@ -89,18 +65,6 @@ class FrameTrainingArguments(RunArguments):
         "default as the config says, which is linear_softmax.",
     )
 
-    def __post_init__(self):
-        self.has_default_metric = self.metric_for_best_model is None  # TrainingArguments fills in the loss
-        super().__post_init__()
-
-    def best_by(self, metric: str) -> "FrameTrainingArguments":
-        """Returns the same arguments with `metric` choosing the best checkpoint, unless they name one themselves."""
-        if not self.has_default_metric:
-            return self
-        arguments = copy.copy(self)
-        arguments.metric_for_best_model, arguments.greater_is_better = metric, True
-        return arguments
-
 
 def load_frame_model(
     args: ModelArguments, names: list[str], frame_pooling: str | None = None
@@ -112,13 +76,7 @@ def load_frame_model(
     if args.model_name_or_path is None:
         extractor = HEARFeatureExtractor(sampling_rate=config.sampling_rate)
         return extractor, HEARForAudioFrameClassification(config)
-    source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-    model = AutoModelForAudioFrameClassification.from_pretrained(
-        args.model_name_or_path, config=config, ignore_mismatched_sizes=True, **source
-    )
-    feature_extractor = AutoFeatureExtractor.from_pretrained(args.model_name_or_path, **source)
-    check_rates(args.model_name_or_path, config, feature_extractor)
-    return feature_extractor, model
+    return load_with_new_head(args, config, AutoModelForAudioFrameClassification)
 
 
 def collate_frames(examples: list[dict], feature_extractor: HEARFeatureExtractor) -> dict[str, torch.Tensor]:
@@ -149,22 +107,12 @@ class FrameScores(NamedTuple):
     event_f1_by_label: dict[int, float] | None
 
 
-class FrameTrainer(RunTrainer):
+class FrameTrainer(SupervisedTrainer):
     """A Trainer whose loss is the mean over the labels of a whole step, and whose metrics are those of events."""
 
     args: FrameTrainingArguments
     model: HEARForAudioFrameClassification
     processing_class: HEARFeatureExtractor
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.accelerator.gradient_accumulation_steps = 1  # Transformers 5.4 lets accelerate divide the loss once more
-
-    def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Trains as any Trainer, but first the head alone where that is asked for; a checkpoint has such a head."""
-        if self.args.head_epochs and not resume_from_checkpoint:
-            self.train_head()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def train_head(self) -> None:
         """Trains the head alone, on the training recordings as they are, or on a crop of each."""
