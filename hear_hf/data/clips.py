@@ -273,8 +273,10 @@ class PretrainingClips(torch.utils.data.Dataset):
         self.reader.label2id = label2id
 
     def seconds(self, index: int) -> float:
-        """Returns the duration of a clip, read from its header if possible; 0 where it is unusable."""
-        found = read_duration(self._row(index)["audio"] or {})
+        """Returns the duration of a clip, from the cache or its header if possible; 0 where it is unusable."""
+        audio = self._row(index)["audio"] or {}
+        cached = self.reader.cache.get(audio) if self.reader.cache is not None else None
+        found = read_duration(audio) if cached is None else len(cached) / self.reader.sampling_rate
         samples = self.whole(index) if found is None else None
         return found or (0.0 if samples is None else len(samples) / self.reader.sampling_rate)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from datasets import IterableDataset
 
-from .balance import SOURCE_COLUMN, SourceBalance, balance_sources
+from .balance import EQUAL, SOURCE_COLUMN, SourceBalance, balance_sources
 from .clips import ClipReader, PretrainingClips, StreamedClips
 from .decoded_cache import DecodedCache
 from .sources import column_names
@@ -56,7 +56,7 @@ def load_pretraining_clips(
     else:
         clips = PretrainingClips(train, reader, max_unusable_share=max_share)
         clips.fill_cache()
-        if data_args.source_weights:
+        if data_args.source_weights or data_args.clip_weights != EQUAL:
             clips.balance = _balance(clips, data_args)
     if teacher_args is not None and teacher is not None and teacher_args.standardize_teacher:
         teacher.standardize(train, seed, teacher_args.teacher_whitening)  # after the column was checked
@@ -70,11 +70,13 @@ def load_pretraining_clips(
 
 
 def _balance(clips: PretrainingClips, args: PretrainingDataArguments) -> SourceBalance:
-    if SOURCE_COLUMN not in clips.dataset.column_names:
-        raise ValueError("`source_column` must be a column of tables or of a data set, found audio files alone.")
-    names = [str(name) for name in clips.dataset.with_format(None)[SOURCE_COLUMN]]
-    source_names = sorted(set(names)) if args.source_column else args.train_file or []
-    return balance_sources(names, source_names, args.source_weights or [], clips.seconds)
+    names, source_names = [""] * len(clips), [""]
+    if args.source_weights:
+        if SOURCE_COLUMN not in clips.dataset.column_names:
+            raise ValueError("`source_column` must be a column of tables or of a data set, found audio files alone.")
+        names = [str(name) for name in clips.dataset.with_format(None)[SOURCE_COLUMN]]
+        source_names = sorted(set(names)) if args.source_column else args.train_file or []
+    return balance_sources(names, source_names, args.source_weights or [EQUAL], clips.seconds, args.clip_weights)
 
 
 def _teacher_metadata(patterns: list[str]) -> dict[str, Any]:

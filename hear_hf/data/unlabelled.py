@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ..arguments import option
-from .balance import SOURCE_COLUMN
+from .balance import EQUAL, SOURCE_COLUMN, SQRT_DURATION
 from .clips import CODES_COLUMN, LABELS_COLUMN, LISTING_COLUMN
 from .labels import with_label_names
 from .own_files import only_own_files
@@ -94,6 +94,11 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
         "duration), or a number for each. Sources are the entries of train_file or, in the order of their names, the "
         "values of source_column. By default each clip is drawn once in an epoch.",
     )
+    clip_weights: str = option(
+        default=EQUAL,
+        help="Draw the clips of a source alike (`equal`) or by the square root of their duration (`sqrt_duration`), "
+        "so that many short clips do not crowd out long ones. Without source_weights all clips are one source.",
+    )
     decoded_cache: str | None = option(
         default=None,
         help="Decode each clip once into this folder, which then takes 115 MB per hour at 16 kHz, and read it from "
@@ -104,8 +109,13 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
         super().__post_init__()
         if self.streaming and self.decoded_cache is not None:
             raise ValueError("`decoded_cache` must come without `streaming`: a stream may have any size.")
-        if self.source_weights and self.streaming:
-            raise ValueError("`source_weights` must come without `streaming`: a stream gives its clips as they lie.")
+        if self.clip_weights not in (EQUAL, SQRT_DURATION):
+            raise ValueError(f"`clip_weights` must be {EQUAL!r} or {SQRT_DURATION!r}, found: {self.clip_weights!r}")
+        if (self.source_weights or self.clip_weights != EQUAL) and self.streaming:
+            raise ValueError(
+                "`source_weights` and `clip_weights` must come without `streaming`: a stream gives its clips as they "
+                "lie."
+            )
         if self.source_weights and not (self.train_file or self.source_column):
             raise ValueError(
                 "`source_weights` must come with several entries of `train_file`, or with a `source_column`, found "

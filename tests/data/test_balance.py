@@ -51,6 +51,29 @@ def test_each_entry_is_a_source_that_is_drawn_by_its_weight(tmp_path, weights, e
         assert tuple(shares(train, epoch)[entry] for entry in entries) == expected
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_long_clips_are_drawn_more_often_than_short_ones(tmp_path, cached):
+    durations = [0.1, 0.4, 0.9, 1.6]  # one, two, three and four of ten
+    entries = files(tmp_path, words=durations, music=[0.2] * 16)
+    options = {"clip_weights": "sqrt_duration", "decoded_cache": str(tmp_path / "cache") if cached else None}
+    train, _ = load(train_file=entries, source_weights=["equal"], validation_share=0, **options)
+    drawn = sorted(train.balance.draw(np.random.default_rng(0)))
+    assert [pair for pair in drawn if pair[0] < 4] == [
+        (0, 0),
+        *((1, i) for i in range(2)),
+        *((2, i) for i in range(3)),
+        *((3, i) for i in range(4)),
+    ]
+    assert len(drawn) == 20 and {turn for index, turn in drawn if index >= 4} == {0}
+    assert max(Counter(index for index, _ in drawn if index >= 4).values()) == 1
+
+
+def test_without_sources_all_clips_are_one(tmp_path):
+    entries = files(tmp_path, words=[0.1] * 9, music=[0.9] * 3)
+    train, _ = load(train_file=entries, clip_weights="sqrt_duration", validation_share=0)
+    assert Counter(index >= 9 for index, _ in train.balance.draw(np.random.default_rng(0))) == {True: 6, False: 6}
+
+
 def test_the_values_of_a_column_are_sources_too(tmp_path):
     path = write_shard(tmp_path / "clips.parquet", [noise(seed=i) for i in range(8)], field=["b"] * 6 + ["a"] * 2)
     train, _ = load(train_file=[path], source_column="field", source_weights=["3", "1"], validation_share=0)
@@ -73,6 +96,8 @@ def test_a_clip_that_is_drawn_again_is_cropped_anew(tmp_path):
         ({"source_weights": ["1", "inf"]}, "a positive number for each of the 2 sources"),
         ({"source_weights": ["some"]}, "must be 'equal', 'sqrt_duration' or a positive number .* found: some"),
         ({"source_weights": ["equal"], "streaming": True}, "must come without `streaming`"),
+        ({"clip_weights": "sqrt_duration", "streaming": True}, "must come without `streaming`"),
+        ({"clip_weights": "duration"}, "`clip_weights` must be 'equal' or 'sqrt_duration', found: 'duration'"),
         ({"source_weights": ["equal"], "source_column": "x"}, "found audio files alone"),
     ],
 )
@@ -90,5 +115,5 @@ def test_sources_that_share_a_file_or_are_none_are_refused(tmp_path):
         load(data_dir=str(tmp_path), source_weights=["equal"])
     with pytest.raises(ValueError, match="must have clips to train on, found none of 'b'"):
         balance_sources(["a"], ["a", "b"], ["equal"], lambda index: 1.0)
-    with pytest.raises(ValueError, match="must have usable clips, found none among 256 of 'b'"):
+    with pytest.raises(ValueError, match="must have usable clips, found none among 1 of 'b'"):
         balance_sources(["a", "b"], ["a", "b"], ["sqrt_duration"], lambda index: 1.0 - index)
