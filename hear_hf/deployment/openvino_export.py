@@ -104,6 +104,7 @@ def read_graph(graph: onnx.ModelProto, dtype: str, path: Path) -> "openvino.Mode
 
 def quantize(ir: "openvino.Model", clips: CalibrationClips) -> "openvino.Model":
     """Quantises all but the front end to 8 bits, with ranges measured on clips; progress goes to stderr."""
+    os.environ.setdefault("NNCF_CI", "1")  # else NNCF reports its use over the network, without being asked to
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
