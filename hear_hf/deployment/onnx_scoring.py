@@ -60,7 +60,8 @@ def contestants(model: HEARForAudioClassification, onnx_dir: str) -> list[Contes
     exported, irs = exported_files(Path(onnx_dir)), exported_irs(Path(onnx_dir))
     if not exported and not irs:
         earlier = earlier_files(Path(onnx_dir)) or "Export first."
-        raise ValueError(f"`onnx_dir` must hold files of export_onnx.py, found none in {onnx_dir}. {earlier}")
+        commands = "export_onnx.py or export_openvino.py"
+        raise ValueError(f"`onnx_dir` must hold files of {commands}, found none in {onnx_dir}. {earlier}")
     return [
         *(pytorch_contestant(model, dtype) for dtype in (torch.float32, torch.bfloat16)),
         *(file_contestant(f"ONNX {dtype}", runner(path), path.stat().st_size) for dtype, path in exported.items()),
