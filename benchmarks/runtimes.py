@@ -48,6 +48,9 @@ class RuntimesArguments:
     seconds: list[float] = option(default_factory=lambda: [1, 10], help="Lengths of the clips.")
     rounds: int = option(default=3, help="Turns of each runtime for each length.")
     turn_seconds: float = option(default=0.7, help="Shortest turn, which holds at least one run.")
+    cpu_time: bool = option(
+        default=False, help="Count the processor's time alone, on a machine that others use at the same time."
+    )
     output_dir: str = option(default="runs/runtimes", help="Where exported files and results go.")
 
 
@@ -194,7 +197,9 @@ def main(argv: list[str] | None = None) -> None:
     found: dict[str, dict] = {}
     cases = [Case(1, (seconds,)) for seconds in args.seconds]
     for folder in folders.values():
-        settings = RuntimesSettings(turn_seconds=args.turn_seconds, rounds=args.rounds, folder=folder)
+        settings = RuntimesSettings(
+            turn_seconds=args.turn_seconds, rounds=args.rounds, folder=folder, cpu_time=args.cpu_time
+        )
         results: list[Result] = [result for of_case in compete(names, cases, settings) for result in of_case]
         mib = {runtime: in_a_process(memory_of, runtime, settings, max(args.seconds)) for runtime in names}
         found[folder.name] = {"results": results, "mib": mib}

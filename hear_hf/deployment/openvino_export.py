@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     import openvino
 
 MIN_SECONDS, MAX_SECONDS = 0.02, 3600  # of a fixed length
-# Weights in float16 are computed with in bfloat16 where the CPU can.
-IR_TOLERANCES = TOLERANCES | {"float16": 0.1}
+# Weights in float16 are computed with in bfloat16 where the CPU can. Integers fit clips like those that measured their
+# ranges, not the noise of this check; `score_onnx.py` says what they lose.
+IR_TOLERANCES = TOLERANCES | {"float16": 0.1, "int8": 0.5}
 
 
 @dataclass

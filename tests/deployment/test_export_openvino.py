@@ -1,8 +1,9 @@
 """examples/export_openvino.py: OpenVINO on its files against PyTorch, what runs them, and what is refused."""
 
-import builtins
+import io
 import shutil
 import sys
+from contextlib import redirect_stdout
 from types import SimpleNamespace
 
 import pytest
@@ -39,13 +40,12 @@ def graph(folder):
 @pytest.fixture(scope="module")
 def exported(folder, graph, tmp_path_factory):
     """A folder with a file of each type, and what the command printed."""
-    target, lines = tmp_path_factory.mktemp("openvino"), []
-    with pytest.MonkeyPatch.context() as patch:
+    target, printed = tmp_path_factory.mktemp("openvino"), io.StringIO()
+    types = ["--dtype", "float32", "float16", "int8", "--calibration_data", str(folder)]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
         patch.setattr(export_openvino, "to_onnx", lambda model: graph)
-        patch.setattr(builtins, "print", lambda line, **settings: lines.append(line))
-        types = ["--dtype", "float32", "float16", "int8", "--calibration_data", str(folder)]
         export_openvino.main([str(folder / "model"), str(target), *types])
-    return SimpleNamespace(folder=target, lines=lines)
+    return SimpleNamespace(folder=target, lines=printed.getvalue().splitlines())
 
 
 # Windows start every 24 frames, segments every 150.
