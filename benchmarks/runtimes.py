@@ -1,10 +1,10 @@
 """Time and memory of HEAR in several runtimes beside the original, in one run on one thread. Prints a Markdown table.
 
-    taskset -c 0 python benchmarks/runtimes.py    # exports two models, some minutes, then times them, some four
+    taskset -c 0 python benchmarks/runtimes.py    # exports two models and times them: some minutes
 
-Ratios refer to the original in the published size, which takes turns with the others; each runs in a process of its
-own. Memory is what a process takes to load a model and to read the longest clip, above its libraries. Exported files
-stay in `output_dir`, and a further run reads them again. Needs `pip install "hear_hf[openvino,demo]"`.
+Ratios refer to the original in the published size, which takes turns with the others. Memory is what a process of its
+own takes to load a model and to read the longest clip, above its libraries. Exported files stay in `output_dir`, and a
+further run reads them again. Needs `pip install "hear_hf[openvino,demo]"`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from torch import nn
 
 import report
 from contestants import CLASSIFIERS, NUM_LABELS, Contestant, extraction
-from harness import Case, Memory, Result, Settings, compete
+from harness import Case, Memory, Result, Settings, Worker, result
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.arguments import option, parse_arguments
 from hear_hf.deployment.onnx_dtypes import calibration_files
@@ -143,6 +143,17 @@ def prepare(name: str, calibration_data: str, folder: Path) -> None:
             export_ir(graph, dtype, model, folder, clips)
 
 
+def take_turns(names: list[str], case: Case, settings: RuntimesSettings) -> list[Result]:
+    """Times runtimes on one clip, in turns, so that other load meets them all."""
+    workers = {name: Worker(name, settings) for name in names}
+    counts = {name: worker.prepare(case) for name, worker in workers.items()}
+    turns: dict[str, list] = {name: [] for name in names}
+    for _ in range(settings.rounds):
+        for name, worker in workers.items():
+            turns[name].append(worker.turn())
+    return [result(name, case, settings, counts[name], turns[name]) for name in names]
+
+
 def memory_of(name: str, settings: RuntimesSettings, seconds: float) -> float | None:
     """MiB to load a model and to read a clip, in a process that loads nothing else; `None` where it cannot be told."""
     import onnxruntime  # noqa: F401
@@ -200,7 +211,9 @@ def main(argv: list[str] | None = None) -> None:
         settings = RuntimesSettings(
             turn_seconds=args.turn_seconds, rounds=args.rounds, folder=folder, cpu_time=args.cpu_time
         )
-        results: list[Result] = [result for of_case in compete(names, cases, settings) for result in of_case]
+        results = [each for case in cases for each in take_turns(names, case, settings)]
+        times = (f"{each.model} {1000 * each.seconds_min:.3g} ms" for each in results)
+        print(f"{folder.name}: {', '.join(times)}", flush=True)
         mib = {runtime: in_a_process(memory_of, runtime, settings, max(args.seconds)) for runtime in names}
         found[folder.name] = {"results": results, "mib": mib}
 

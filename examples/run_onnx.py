@@ -1,10 +1,9 @@
 """Names the sounds in audio files with an exported model, without PyTorch; of a model of frames also when.
 
     python run_onnx.py onnx/model_quantized.onnx one.wav two.flac
-    python run_onnx.py openvino_model.xml one.wav two.flac
 
-A file of `export_onnx.py` needs `pip install onnxruntime soundfile`, one of `export_openvino.py` openvino in place of
-onnxruntime, and files at another rate than the model's soxr.
+Needs `pip install onnxruntime soundfile`, for a file of `export_openvino.py` openvino in place of onnxruntime, and
+soxr for files at another rate than the model's.
 """
 
 import io
@@ -115,36 +114,29 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     return sorted(found, key=lambda event: (event[0], event[2]))
 
 
-def open_onnx(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
-    """What gives the logits of inputs, and the metadata of a file of export_onnx.py."""
+def open_model(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
+    """What gives the logits of inputs, and the metadata of the file."""
+    if path.endswith(".xml"):
+        import openvino
+
+        model = openvino.Core().read_model(path)
+        metadata = json.loads(model.get_rt_info("hear_hf").astype(str)) if model.has_rt_info("hear_hf") else {}
+        precision = {"INFERENCE_PRECISION_HINT": metadata["precision"]} if "precision" in metadata else {}
+        compiled = openvino.compile_model(model, "CPU", precision)
+        return lambda inputs: compiled(inputs)["logits"], metadata
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["logits"], inputs)[0], session.get_modelmeta().custom_metadata_map
 
 
-def open_openvino(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
-    """The same of a file of export_openvino.py, which may ask for a precision."""
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(path)
-    metadata = json.loads(model.get_rt_info("hear_hf").astype(str)) if model.has_rt_info("hear_hf") else {}
-    settings = {"INFERENCE_PRECISION_HINT": metadata["precision"]} if "precision" in metadata else {}
-    compiled = core.compile_model(model, "CPU", settings)
-    return lambda inputs: compiled(inputs)["logits"], metadata
-
-
 def main(model: str, *files: str, top_k: int = 3) -> None:
-    made_by = "be a file of export_onnx.py or export_openvino.py, such as onnx/model_quantized.onnx"
-    if not Path(model).is_file():
-        sys.exit(f"The model must {made_by}, found no {model}")
     try:
-        logits_of, metadata = (open_openvino if model.endswith(".xml") else open_onnx)(model)
+        logits_of, metadata = open_model(model) if Path(model).is_file() else (None, {})
     except ImportError as error:
         sys.exit(f"{model} needs {error.name}, not installed here: pip install {error.name}")
     if "labels" not in metadata:
-        sys.exit(f"The model must {made_by}, found one without labels: {model}")
+        sys.exit(f"The model must be an exported file, such as onnx/model_quantized.onnx, found no labels in {model}")
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:

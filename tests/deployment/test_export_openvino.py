@@ -189,5 +189,5 @@ def test_the_command_without_pytorch_names_a_missing_package(exported, folder, m
 
 def test_a_file_of_another_model_is_refused(folder, graph, tmp_path):
     openvino.save_model(openvino.Core().read_model(graph.SerializeToString()), tmp_path / "other.xml")
-    with pytest.raises(SystemExit, match="must be a file of export_onnx.py or export_openvino.py.*without labels"):
+    with pytest.raises(SystemExit, match="must be an exported file, .* found no labels in .*other.xml"):
         run_onnx.main(str(tmp_path / "other.xml"), str(folder / "0.wav"))
