@@ -7,7 +7,8 @@ parameters:
         --teacher_name_or_path mn04 speech_embedding --teacher_trust_remote_code \
         --config_overrides hidden_size=128,intermediate_size=512,num_hidden_layers=4,task_hidden_size=128
 
-The result names sounds at once: `predict.py runs/distilled clip.wav`.
+The result names sounds at once: `predict.py runs/distilled clip.wav`. With `--frame_labels` it also says when each is
+heard.
 """
 
 from transformers import set_seed
