@@ -79,8 +79,8 @@ def _check(audio: Any, name: str, folders: list[str]) -> bool:
     if not isinstance(audio, str) or not audio or _is_own(audio, folders):
         return True
     raise ValueError(
-        f"{name} must hold its clips itself, as bytes, own files or hf:// addresses, found: {_shown(audio)}, which was "
-        "not read. Leave such rows out, or download the clips and give them with --train_file."
+        f"{name} must hold its clips itself, as bytes, own files or hf:// addresses, found: {_shown(audio)}, which "
+        "was not read. Leave such rows out, or download the clips and give them with --train_file."
     )
 
 

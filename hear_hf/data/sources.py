@@ -21,10 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
-from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset, load_dataset_builder
+from datasets import (
+    Audio,
+    Dataset,
+    Features,
+    IterableDataset,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError
 
-from ..arguments import option
+from ..arguments import on_one_line, option
 from ..markdown import code_span
 from .own_files import check_own_tables
 from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE, RENAMING
@@ -177,7 +186,7 @@ def warn_of_left_out(folder: str | Path, files: dict[str, list[Path]]) -> None:
     """Counts the files of a folder that are not used, by the reason, and names the first few of each."""
     for reason, paths in files.items():
         if paths:
-            names = [readable(os.path.relpath(path, folder)) for path in paths[:MAX_NAMED]]
+            names = [on_one_line(readable(os.path.relpath(path, folder))) for path in paths[:MAX_NAMED]]
             named = ", ".join(names + ["..."] * (len(paths) > MAX_NAMED))
             logger.warning(f"Left out of {readable(folder)}, as {reason}: {named} ({len(paths)} in all)")
 
