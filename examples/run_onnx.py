@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import soundfile
 
-MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels
+MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, or at the model's rate
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
 MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
 # libsndfile's note of a declared length that is not the file's.
@@ -63,11 +63,11 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     content = io.BytesIO(mended(Path(file).read_bytes()))
     blocks, num_frames = [], 0
     with ForwardFile(content) as audio:
-        rate, num_decoded = audio.samplerate, audio.frames * audio.channels if audio.frames < 2**40 else 0
+        rate, declared = audio.samplerate, audio.frames if audio.frames < 2**40 else 0
         check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
         while not blocks or len(blocks[-1]):
-            num_decoded = max(num_decoded, num_frames * audio.channels)
-            check(num_decoded <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", num_decoded)
+            count = round(max(declared, num_frames) * max(audio.channels, sampling_rate / rate))
+            check(count <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", count)
             blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
             num_frames += len(blocks[-1])
         seconds, declared = num_frames / rate, declared_frames(audio, num_frames, content.getvalue()) / rate
@@ -88,6 +88,10 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     return soxr.resample(clip, rate, sampling_rate)
 
 
+def printable(text: str) -> str:  # for the terminal, which no name may control
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
     """A softmax, a sigmoid where a clip has any number of labels, or the logits themselves of a regression."""
     if problem_type == "regression":
@@ -106,9 +110,7 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     heard = np.pad(scores >= thresholds, ((1, 1), (0, 0)))
     for index, label in enumerate(labels):
         for first, stop in np.flatnonzero(np.diff(heard[:, index])).reshape(-1, 2):
-            start, end = (
-                round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop)
-            )  # centred 5 ms into its hop
+            start, end = (round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop))  # centred at 5 ms
             found.append((start, end, label, scores[first:stop, index].max()))
     return sorted(found, key=lambda event: (event[0], event[2]))
 
@@ -121,24 +123,23 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:
-        name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in file)  # for the terminal
         try:
             clip = read_clip(file, sampling_rate)[None]
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
-            print(f"{name}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            hint = f"Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
+            print(printable(f"{file}: {error}. {hint}"), file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         logits = session.run(["logits"], inputs)[0][0]
         if "event_thresholds" in metadata:
-            thresholds, median_frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
-            events = find_events(logits, labels, thresholds, median_frames)
+            thresholds, frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
+            events = find_events(logits, labels, thresholds, frames)
             found = [f"{label} {start:.2f}-{end:.2f} s {score:.3f}" for start, end, label, score in events]
-            print(f"{file}: " + (", ".join(found) or "nothing"))
-            continue
-        scores = scores_of(logits, metadata["problem_type"])
-        best = scores.argsort()[::-1][:top_k]
-        print(f"{name}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
+        else:
+            scores = scores_of(logits, metadata["problem_type"])
+            found = [f"{labels[i]} {scores[i]:.3f}" for i in scores.argsort()[::-1][:top_k]]
+        print(printable(f"{file}: " + (", ".join(found) or "nothing")))
     if num_refused:
         sys.exit(f"{num_refused} of {len(files)} files could not be read.")
 

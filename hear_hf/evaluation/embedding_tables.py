@@ -21,11 +21,18 @@ from ..data.clips import MIN_CLIPS_READ
 from ..data.decoded_cache import digest
 from ..data.unusable import MAX_NAMED, refuse_too_many, warn_of_skipped
 from ..data.workers import map_in_order
-from .clip_embedder import ClipEmbedder, EmbeddingArguments
+from .clip_embedder import ClipEmbedder, EmbeddingArguments, table_schema
 
 METADATA = "embeddings"  # the key of what made a table
 UNUSABLE = "unusable"  # the key of the clips that could not be read
 CLIPS = "clips"  # the key of a digest of the clips of a table
+STATED: dict[str, Any] = {  # what a table says of itself at least
+    "model": str,
+    "weights": str,
+    "embedding_size": int,
+    "window_seconds": float | int | None,
+    "hop_seconds": float | int | None,
+}
 TABLE_NAME = re.compile(r"embeddings-(\d{5,})-of-(\d{5,})\.parquet")
 ROWS_AT_ONCE = 4096  # in memory and in a row group
 
@@ -187,9 +194,10 @@ def checkpoint_of(made: dict[Any, Any], keys: tuple[str, ...] | None = None) -> 
         keys (`tuple[str, ...]`, *optional*): What must be the same; everything by default.
 
     Raises:
-        `ValueError`: They differ; the message names both checkpoints with their revisions.
+        `ValueError`: They differ, and the message names both checkpoints with their revisions; or a table does not say
+            what made it.
     """
-    stated = {name: json.loads(one) if isinstance(one, str) else one for name, one in made.items()}
+    stated = {name: _stated(name, one) for name, one in made.items()}
     first, expected = next(iter(stated.items()))
     for name, found in stated.items():
         if any(found.get(key) != expected.get(key) for key in keys or (*expected, *found)):
@@ -198,6 +206,30 @@ def checkpoint_of(made: dict[Any, Any], keys: tuple[str, ...] | None = None) -> 
                 f"{name}: {_shown(found)}. Give the checkpoint that made the tables, or make them anew."
             )
     return expected
+
+
+def _stated(name: Any, made: Any) -> dict[str, Any]:
+    try:
+        made = json.loads(made) if isinstance(made, str) else made
+    except ValueError:
+        made = None
+    if not isinstance(made, dict) or not all(isinstance(made.get(key), kind) for key, kind in STATED.items()):
+        raise ValueError(
+            f"{name} must say which checkpoint made it and how, found: {str(made)[:200]}. Make it anew by embed.py."
+        )
+    return made
+
+
+def check_columns(path: Path, embedding_size: int) -> None:
+    """Raises `ValueError` where the columns of a table are not those that embed.py writes."""
+    found = pq.read_schema(path)
+    expected = table_schema(embedding_size, "labels" in found.names)
+    wrong = [field for field in expected if field.name not in found.names or found.field(field.name) != field]
+    if wrong:
+        raise ValueError(
+            f"{path} must have a column {wrong[0].name!r} of {wrong[0].type}, found: "
+            f"{', '.join(found.names)[:200]}. Make it anew by embed.py."
+        )
 
 
 def _shown(made: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from transformers import EvalPrediction
 
+from ..arguments import on_one_line
 from ..data.labelled import DataArguments
 from ..data.sources import describe_source, hub_datasets
 from ..evaluation.logistic import CrossValidation
@@ -159,7 +160,7 @@ def print_summary(lesson: Lesson, figures: dict[str, Any], args: TeachingArgumen
     print(f"Cross-validated: {', '.join(found) or 'nothing, as there are too few clips'}.")
     if figures["measured_rate"] is not None:
         heard = [f"{label['name']} {label['heard']:.0%}" for label in figures["labels"] if label["heard"] is not None]
-        print(f"Heard at a false-alarm rate of {args.false_alarm_rate:.2%}: {', '.join(heard)}.")
+        print(f"Heard at a false-alarm rate of {args.false_alarm_rate:.2%}: {on_one_line(', '.join(heard))}.")
     if "test" in figures:
         print("Test split: " + ", ".join(f"{score_name(name)} {score:.1%}" for name, score in figures["test"].items()))
     print(f"In {folder}: the model, its card (README.md) and its figures.")

@@ -56,6 +56,17 @@ def test_a_base_model_in_a_folder_is_refused_with_both_remedies(adapter, tmp_pat
     assert "must be on the Hub" in message and "--merge_adapter" in message
 
 
+@pytest.mark.parametrize("name", ["../base", "~/base", "alice/b`c", "alice/" + "b" * 200])
+def test_a_base_model_of_a_name_that_the_hub_cannot_have_is_refused_without_a_traceback(adapter, name):
+    edit(adapter, "adapter_config.json", base_model_name_or_path=name)
+    assert "must be on the Hub" in refused(adapter, "--dry_run", to="alice/adapter")
+
+
+def test_a_base_model_that_is_not_on_the_hub_is_refused_without_a_traceback(adapter):
+    edit(adapter, "adapter_config.json", base_model_name_or_path="alice/gone")
+    assert "There is no model alice/gone" in refused(adapter, "--dry_run", to="alice/adapter")
+
+
 def test_foreign_code_of_the_base_model_is_shown_and_refused(adapter, hub, capsys):
     files = hub.repositories["models", "alice/base"].main.files
     changed = files["modeling_hear.py"] + b"print('hello')\n"
