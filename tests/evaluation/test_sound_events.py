@@ -45,6 +45,15 @@ def test_a_median_filter_keeps_edges_and_ends():
     assert median_filter(rows[:0], 5).shape == (0, 3)
 
 
+def test_the_median_of_a_long_clip_is_that_of_each_frame_s_neighbours():
+    rows = np.random.default_rng(0).random((600, 2), np.float32)
+    filtered = median_filter(rows, 51)
+    assert filtered.shape == rows.shape
+    for frame in (0, 24, 256, 300, 599):
+        around = rows[np.clip(np.arange(frame - 25, frame + 26), 0, 599)]
+        np.testing.assert_array_equal(filtered[frame], np.median(around, axis=0))
+
+
 @pytest.mark.parametrize("median_frames", [1, 5])
 @pytest.mark.parametrize("size", [1, 3, 40])
 def test_a_stream_of_frames_has_the_events_of_the_whole(size, median_frames):
