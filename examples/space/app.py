@@ -17,9 +17,10 @@ import gradio as gr
 import numpy as np
 
 from audio.decoding import decode_audio
+from audio.visitors import MAX_SECONDS, read_clip
 from clip_folder import clip_folder
 from hearing_figure import draw
-from sound_events import HEAR_HF_INSTALLED, MAX_SECONDS, Classifier, hear, read_clip
+from sound_events import HEAR_HF_INSTALLED, Classifier, hear
 
 MAX_FILE_SIZE = "200mb"
 MAX_WAITING = 20  # visitors: one more is told to come back

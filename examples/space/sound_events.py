@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from transformers import (
     AutoModelForAudioFrameClassification,
 )
 
-from audio.decoding import decode_audio, read_blocks
+from audio.visitors import SILENT_PEAK
 from events import DEFAULT_THRESHOLD, frame_boundaries, median_filter
 
 try:
@@ -26,9 +25,6 @@ try:
 except ImportError:
     HEAR_HF_INSTALLED = False
 
-MIN_SECONDS = 0.1
-MAX_SECONDS = 600
-SILENT_PEAK = 1e-3  # -60 dB of full scale
 MAX_MODEL_BYTES = 500_000_000  # of a visitor's model
 WINDOWS_PER_BATCH = 16
 HOPS_PER_WINDOW = 4
@@ -131,36 +127,6 @@ def _check_config(config) -> None:
             f"its `event_thresholds` must be one for each of {config.num_labels} labels, found "
             f"{len(config.event_thresholds)}"
         )
-
-
-def read_clip(path: str, sampling_rate: int) -> np.ndarray:
-    """
-    Decodes one clip to mono at `sampling_rate`, (num_samples,).
-
-    Raises:
-        `ValueError`: It cannot be read, is empty, silent, shorter than `MIN_SECONDS` or longer than `MAX_SECONDS`.
-    """
-    name = Path(path).name
-    try:
-        blocks, rate = read_blocks(path, blocks_per_second=1)
-        _check_length(name, blocks, rate)  # before hours are held in memory; what the head declares may be wrong
-        waveform = decode_audio(path, sampling_rate)
-    except (OSError, ValueError) as error:
-        raise ValueError(str(error).replace(str(path), name)) from error
-    seconds, peak = len(waveform) / sampling_rate, np.abs(waveform).max()
-    if seconds < MIN_SECONDS:
-        raise ValueError(f"{name} must last at least {MIN_SECONDS} s, found: {seconds:.3f} s.")
-    if peak < SILENT_PEAK:
-        raise ValueError(f"{name} must hold sound, found: silence (a peak of {peak:.1g} of full scale).")
-    return waveform
-
-
-def _check_length(name: str, blocks: Iterable[np.ndarray], rate: int) -> None:
-    seconds = 0.0
-    for block in blocks:
-        seconds += len(block) / rate
-        if seconds > MAX_SECONDS:
-            raise ValueError(f"{name} must last at most {MAX_SECONDS // 60} minutes, found: more. Cut it.")
 
 
 @dataclass

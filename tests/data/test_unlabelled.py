@@ -252,9 +252,7 @@ def test_crops_of_random_length_are_for_training_alone(tmp_path):
     lengths = [len(item["input_values"]) / RATE for item in train]
     assert 0.1 <= min(lengths) < 0.2 and 0.4 < max(lengths) <= 0.5 and len(set(lengths)) == 30
     assert {len(item["input_values"]) / RATE for item in held_out} == {0.5}
-    with pytest.raises(
-        ValueError, match="`min_crop_seconds` must lie between 0.04 and .* found: 2.0 with 0.5"
-    ):
+    with pytest.raises(ValueError, match="`min_crop_seconds` must lie between 0.04 and .* found: 2.0 with 0.5"):
         load(0.5, train_file=[path], min_crop_seconds=2.0)
 
 
