@@ -21,10 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 import hear_hf  # registers HEAR with the Auto classes
 
-from ..adapters import ADAPTER_CONFIG, is_adapter, load_adapter, plain_model
+from ..adapters import is_adapter, load_adapter, plain_model
 from ..arguments import option
 from ..rates import check_rates
 from ..sentence_transformers_hear import FILES as EMBEDDING_FILES
+from ..weight_files_hear import ADAPTER_CONFIG
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
 from .isolated import outputs_on_noise
