@@ -96,6 +96,7 @@ def test_absurd_sizes_are_refused_before_anything_is_built(folder, field):
         ({"id2label": {"0": "a", "2": "b"}}, "id2label.*2: 'b'"),
         ({"id2label": {"0": "a", "1": ["b"]}}, "id2label"),
         ({"id2label": {"0": None}}, "id2label"),
+        ({"id2label": {"0": "\ud800"}}, "id2label"),
     ],
 )
 def test_what_a_small_model_cannot_bear_is_refused_before_anything_is_built(folder, fields, found):
