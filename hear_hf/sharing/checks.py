@@ -122,6 +122,7 @@ def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool 
         else:
             check_link(path, root)
             shutil.copyfile(path, target / path.name)
+    forget_origin(target / "config.json")
     if home is PACKAGE:
         for name in code:
             shutil.copyfile(home / name, target / name)
@@ -130,6 +131,13 @@ def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool 
         if not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)
     return kept_back
+
+
+def forget_origin(config: Path) -> None:
+    """Drops from a configuration of an older Transformers where it was loaded from, often a folder of this machine."""
+    content = read_json(config)
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stage_graphs(folder: Path, target: Path, root: Path) -> dict[str, str]:
