@@ -10,6 +10,7 @@ import json
 import re
 import struct
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ import soundfile
 MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, or at the model's rate
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
 MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
+# Where one of several files that are joined begins: an MP3 file, a link of Ogg, a FLAC file.
+START = re.compile(
+    rb"\xff[\xe2-\xff][\x10-\xef].(?:.{9}|.{17}|.{32})(?:Xing|Info)|OggS\0\x02|fLaC[\0\x80]\0\0\x22", re.DOTALL
+)
 # libsndfile's note of a declared length that is not the file's.
 WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
@@ -57,12 +62,10 @@ def declared_frames(audio: soundfile.SoundFile, num_frames: int, content: bytes)
     return num_frames * declared / held if held and declared < 2**31 - 2**16 else 0  # more stands for "unknown"
 
 
-def read_clip(file: str, sampling_rate: int) -> np.ndarray:
-    """Reads a file as one channel at this rate, to its end or not at all; says where it was cut short."""
-    check(Path(file).is_file() and Path(file).stat().st_size <= 8 * MAX_DECODED, "be a file of at most 4 GiB", "none")
-    content = io.BytesIO(mended(Path(file).read_bytes()))
-    blocks, num_frames = [], 0
-    with ForwardFile(content) as audio:
+def decode(content: bytes, sampling_rate: int) -> tuple[np.ndarray, int, float, int]:
+    """The averaged channels of a file, their rate, the seconds it declares, and how many bytes are left unread."""
+    file, blocks, num_frames = io.BytesIO(mended(content)), [], 0
+    with ForwardFile(file) as audio:
         rate, declared = audio.samplerate, audio.frames if audio.frames < 2**40 else 0
         check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
         while not blocks or len(blocks[-1]):
@@ -70,11 +73,25 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
             check(count <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", count)
             blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
             num_frames += len(blocks[-1])
-        seconds, declared = num_frames / rate, declared_frames(audio, num_frames, content.getvalue()) / rate
-    clip, unread = np.concatenate(blocks), len(content.getbuffer()) - content.tell()
-    may_remain = MAX_UNREAD_BYTES.get(audio.format, unread)
-    check(unread <= may_remain, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
-    check(seconds > 1 / 80, "hold more than 12.5 ms of sound", f"{num_frames} samples")
+        declared = declared_frames(audio, num_frames, file.getvalue()) / rate
+    unread = len(file.getbuffer()) - file.tell()
+    return np.concatenate(blocks), rate, declared, unread if unread > MAX_UNREAD_BYTES.get(audio.format, unread) else 0
+
+
+def read_clip(file: str, sampling_rate: int) -> np.ndarray:
+    """Reads a file as one channel at this rate, to its end or not at all; says where it was cut short."""
+    check(Path(file).is_file() and Path(file).stat().st_size <= 8 * MAX_DECODED, "be a file of at most 4 GiB", "none")
+    content = Path(file).read_bytes()
+    starts = [0, *[start.start() for start in START.finditer(content)][1:], len(content)]
+    whole = decode(content, sampling_rate) if len(starts) == 2 or content[:4] != b"fLaC" else None
+    # Of joined files libsndfile reads the first alone, or none where they are FLAC.
+    parts = [whole] if whole and not whole[-1] else [decode(content[a:b], sampling_rate) for a, b in pairwise(starts)]
+    clip, rate, declared = np.concatenate([part[0] for part in parts]), parts[0][1], sum(part[2] for part in parts)
+    seconds, unread = len(clip) / rate, sum(part[-1] for part in parts)
+    check(not unread, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
+    check({part[1] for part in parts} == {rate}, f"stay at {rate} Hz", "a change")
+    check(len(clip) <= MAX_DECODED, f"hold at most {MAX_DECODED} samples", len(clip))
+    check(seconds > 1 / 80, "hold more than 12.5 ms of sound", f"{len(clip)} samples")
     peak = np.abs(clip).max()
     check(peak <= MAX_PEAK, "hold finite samples in [-1, 1]", f"a peak of {peak}")  # false of NaN too
     if seconds < 0.99 * declared - 0.1:

@@ -36,6 +36,7 @@ PACKAGE = Path(hear_hf.__file__).parent
 QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
 ONNX = "onnx"  # the sub-folder that export_onnx.py makes
 GRAPHS = ("model.onnx", "model_fp16.onnx", "model_quantized.onnx")
+ENDPOINT = ("handler.py", "requirements.txt", "audio")  # what endpoints.py writes
 CONFIGS = ("config.json", "preprocessor_config.json")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS)
@@ -162,6 +163,8 @@ def reason_to_keep_back(path: Path, code: set[str]) -> str | None:
         return "training state"
     if path.suffix in PICKLES:
         return "a pickle, which can run code when it is loaded"
+    if path.name in {*ENDPOINT} - code:
+        return "--endpoint writes its own"
     if path.is_dir():
         return "a folder"
     if path.name in (*CONFIGS, ADAPTER_CONFIG, *EMBEDDING_FILES, *code) or any(

@@ -77,6 +77,7 @@ def test_the_wheel_holds_the_package_its_data_files_its_type_marker_and_the_lice
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = {*ROOT.glob("hear_hf/**/*.py"), *ROOT.glob("hear_hf/sharing/templates/*.md")}
     files |= {ROOT / "hear_hf" / "data" / "free_sounds.json"}
+    files |= {ROOT / "hear_hf" / "sharing" / "templates" / "endpoint" / "requirements.txt"}
     assert names == {"hear_hf/py.typed"} | {path.relative_to(ROOT).as_posix() for path in files}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
