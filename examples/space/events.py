@@ -69,7 +69,7 @@ class EventTracker:
             them later.
 
     Raises:
-        `ValueError`: The numbers of labels and thresholds differ.
+        `ValueError`: The numbers of labels and thresholds differ, or `median_frames` is even.
     """
 
     def __init__(self, labels: Sequence[str], thresholds: Sequence[float] | None = None, median_frames: int = 1):
@@ -79,6 +79,8 @@ class EventTracker:
                 f"There must be a threshold for each label, found: {len(thresholds)} for {len(labels)} labels. Choose "
                 "thresholds for these labels, or none."
             )
+        if median_frames < 1 or median_frames % 2 == 0:
+            raise ValueError(f"`median_frames` must be odd and positive, found: {median_frames}.")
         self.labels, self.thresholds, self.median_frames = list(labels), np.asarray(thresholds), median_frames
         self._reset()
 

@@ -108,6 +108,8 @@ def _split_revision(name: str) -> tuple[str, str | None]:
 def _revision_of_bounded_size(repository: str, revision: str | None) -> str:
     """The commit whose files were found small enough, so that no other is loaded."""
     info = HfApi(token=False).model_info(repository, revision=revision, files_metadata=True)
+    if any(file.rfilename == "adapter_config.json" for file in info.siblings or []):
+        raise ValueError("it must be a whole model, found an adapter, which would load another model of any size")
     files = [file for file in info.siblings or [] if file.rfilename.endswith((".json", ".safetensors"))]
     size = sum(math.inf if file.size is None else file.size for file in files)
     if size > MAX_MODEL_BYTES:

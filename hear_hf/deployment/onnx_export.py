@@ -102,11 +102,19 @@ def earlier_files(folder: Path) -> str:
 
 
 def copy_configuration(name: str, folder: Path) -> None:
-    """Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself."""
+    """
+    Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself.
+
+    Raises:
+        `ValueError`: The folder holds another model, whose labels the graphs would get.
+    """
     for file in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME):
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-        if found and not (folder / file).exists():
-            shutil.copyfile(found, folder / file)
+        found, target = cached_file(name, file, _raise_exceptions_for_missing_entries=False), folder / file
+        if found is None or (target.is_file() and target.read_bytes() == Path(found).read_bytes()):
+            continue
+        if any(folder.glob("*.safetensors")):
+            raise ValueError(f"{folder} must be empty or the folder of {name}, found another model. Give another one.")
+        shutil.copyfile(found, target)
 
 
 def check_exported(folder: Path) -> None:

@@ -3,7 +3,6 @@
 A folder of tables is what `search.py` calls an index. What was interrupted goes on after the last complete table.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,12 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..data.clip_tables import PartialTable
+from ..data.clip_tables import PartialTable, digest_of, tables_of_one_run
 from ..data.clips import MIN_CLIPS_READ
-from ..data.decoded_cache import digest
 from ..data.unusable import MAX_NAMED, refuse_too_many, warn_of_skipped
 from ..data.workers import map_in_order
 from .clip_embedder import ClipEmbedder, EmbeddingArguments, table_schema
@@ -86,28 +83,20 @@ def embed(clips: Dataset, args: EmbeddingArguments, max_unusable_share: float) -
         `ValueError`: Tables of another checkpoint or of other clips are in the way, another run is at work there, or
             too many clips are unusable.
     """
-    folder, embedder = Path(args.output_dir), ClipEmbedder(args)
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(clips), args.clips_per_file)
-    paths = [folder / f"embeddings-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
-    others = sorted(path.name for path in {*folder.glob("*.parquet")} - {*paths})
-    if others:
-        raise ValueError(f"{folder} must hold tables of this run alone, found {others[0]}. Give another --output_dir.")
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            _write_missing(clips, embedder, paths, max_unusable_share)
-    except Timeout as error:
-        raise ValueError(f"{folder} must be of one run, found another at work. Wait for its end.") from error
-    return paths
+    embedder = ClipEmbedder(args)
+    with tables_of_one_run(Path(args.output_dir), "embeddings", len(clips), args.clips_per_file) as places:
+        _write_missing(clips, embedder, places, max_unusable_share)
+        return list(places)
 
 
-def _write_missing(clips: Dataset, embedder: ClipEmbedder, paths: list[Path], max_unusable_share: float) -> None:
+def _write_missing(
+    clips: Dataset, embedder: ClipEmbedder, places: dict[Path, range], max_unusable_share: float
+) -> None:
     args, metadata = embedder.args, embedder.metadata() | {"num_clips": len(clips)}
     tables: dict[Path, tuple[range, pa.Schema]] = {}
     num_read = num_unusable = 0
-    for start, path in zip(range(0, len(clips), args.clips_per_file), paths, strict=True):
-        place = range(start, min(start + args.clips_per_file, len(clips)))
-        stated = {METADATA: json.dumps(metadata), CLIPS: _digest(clips.select(place))}
+    for path, place in places.items():
+        stated = {METADATA: json.dumps(metadata), CLIPS: digest_of(clips.select(place))}
         if _is_written(path, stated):
             num_read, num_unusable = num_read + len(place), num_unusable + len(unusable_in(path))
         else:
@@ -157,13 +146,6 @@ def _results(tables: Iterator[pa.Table], embedder: ClipEmbedder) -> Iterator[pa.
         ClipEmbedder, fn_constructor_args=(args,), compute=workers, **whole_blocks
     )
     return iter(found.iter_batches(**whole_blocks))
-
-
-def _digest(clips: Dataset) -> str:
-    found = hashlib.sha256()
-    for audio in clips["audio"]:
-        found.update(digest(audio or {}))
-    return found.hexdigest()
 
 
 def _is_written(path: Path, stated: dict[str, str]) -> bool:

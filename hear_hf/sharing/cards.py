@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
 from ..evaluation.metrics import METRIC_NAMES
-from ..markdown import code_span, plain
+from ..markdown import code_cell, code_span, plain
 
 PLACEHOLDER = "path/or/repository"  # in the code of a card whose repository is not known yet
 FRAME_TAGS = ["sound-event-detection", "audio-frame-classification"]
@@ -309,4 +309,4 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,  # of a template that another includes
 )
-ENVIRONMENT.filters |= {"code_span": code_span, "plain": plain, "rounded": rounded}
+ENVIRONMENT.filters |= {"code_cell": code_cell, "code_span": code_span, "plain": plain, "rounded": rounded}

@@ -21,10 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 import hear_hf  # registers HEAR with the Auto classes
 
-from ..adapters import ADAPTER_CONFIG, is_adapter, load_adapter, plain_model
+from ..adapters import is_adapter, load_adapter, plain_model
 from ..arguments import option
 from ..rates import check_rates
 from ..sentence_transformers_hear import FILES as EMBEDDING_FILES
+from ..weight_files_hear import ADAPTER_CONFIG
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
 from .isolated import outputs_on_noise
@@ -122,6 +123,7 @@ def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool 
         else:
             check_link(path, root)
             shutil.copyfile(path, target / path.name)
+    forget_origin(target / "config.json")
     if home is PACKAGE:
         for name in code:
             shutil.copyfile(home / name, target / name)
@@ -130,6 +132,13 @@ def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool 
         if not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)
     return kept_back
+
+
+def forget_origin(config: Path) -> None:
+    """Drops from a configuration of an older Transformers where it was loaded from, often a folder of this machine."""
+    content = read_json(config)
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stage_graphs(folder: Path, target: Path, root: Path) -> dict[str, str]:

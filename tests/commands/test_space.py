@@ -393,6 +393,15 @@ def test_a_visitors_repository_of_more_than_500_mb_is_not_downloaded(monkeypatch
         Classifier("someone/huge")
 
 
+def test_a_visitors_adapter_of_a_model_of_any_size_or_place_is_not_loaded(monkeypatch):
+    files = [SimpleNamespace(rfilename="adapter_config.json", size=100)]
+    info = SimpleNamespace(siblings=files, sha="c0ffee")
+    monkeypatch.setattr(sound_events.HfApi, "model_info", lambda *_, **__: info)
+    monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("downloaded"))
+    with pytest.raises(ValueError, match="must be a whole model, found an adapter"):
+        Classifier("someone/adapter")
+
+
 def test_a_visitors_repository_is_loaded_at_the_commit_that_was_measured(monkeypatch):
     asked, loaded = published(monkeypatch, 1000), []
     monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *a, **kw: loaded.append((a, kw)))
