@@ -47,9 +47,10 @@ SCRIPTS["onnx"].add(PAGE)
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters and a cluster,
-# which say so themselves; and for a faster search, which goes without.
+# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters, a cluster and
+# OpenVINO, which say so themselves; and for a faster search, which goes without.
 OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "sed_scores_eval", "ray", "faiss", "peft"}
+OPTIONAL |= {"openvino", "nncf"}
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
-    "constraints.txt": ("onnx", "space", "conversion", "events", "ray", "integrations"),
+    "constraints.txt": ("onnx", "openvino", "space", "conversion", "events", "ray", "integrations"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 
