@@ -15,6 +15,7 @@ from torch import nn
 
 from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARPairConv
 from .attention_hear import PACKED_QUERIES, HEARAttention, distances_to_keys
+from .configuration_hear import HEARConfig
 from .frame_head_hear import pool_frame_logits
 from .frames_hear import all_valid, num_encoder_frames
 from .graphs_hear import padded_keys_to_distances
@@ -33,18 +34,13 @@ class StaticClassifier(nn.Module):
         num_samples (`int`): The length, at most that of one segment of the task model (30 s).
 
     Raises:
-        `ValueError`: The clip is too short or too long.
+        `ValueError`: The clip would be too short or too long.
     """
 
     def __init__(self, model: HEARForAudioClassification | HEARForAudioFrameClassification, num_samples: int):
         super().__init__()
-        config = model.config
-        shortest, longest = config.win_length, config.max_position_embeddings * config.inputs_to_logits_ratio
-        if not shortest <= num_samples <= longest:
-            raise ValueError(
-                f"A clip must hold {shortest} to {longest} samples at {config.sampling_rate} Hz, found: {num_samples}."
-            )
-        num_frames = num_encoder_frames(num_samples, config.hop_length)
+        check_length(model.config, num_samples)
+        num_frames = num_encoder_frames(num_samples, model.config.hop_length)
         self.model = with_static_layers(copy.deepcopy(model))
         hear = self.model.hear
         self.spectrogram = StaticSpectrogram(hear.spectrogram, num_samples)
@@ -67,6 +63,16 @@ class StaticClassifier(nn.Module):
             return self.model.classifier(static_statistics(hidden_states))
         logits = self.model.frame_classifier(hidden_states)
         return logits, pool_frame_logits(logits, all_valid(logits), self.model.config.frame_pooling)
+
+
+def check_length(config: HEARConfig, num_samples: int) -> None:
+    """Refuses clips that hold no window of the spectrogram, or more than one segment of the task model."""
+    shortest, longest = config.win_length, config.max_position_embeddings * config.inputs_to_logits_ratio
+    if not shortest <= num_samples <= longest:
+        raise ValueError(
+            f"Clips of one length must hold {shortest} to {longest} samples, at most "
+            f"{longest / config.sampling_rate:g} s, found: {num_samples}. Give another length in seconds."
+        )
 
 
 def with_static_layers(model: nn.Module) -> nn.Module:

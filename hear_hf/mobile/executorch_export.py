@@ -13,7 +13,7 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
     get_symmetric_quantization_config,
 )
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 from executorch.runtime import Runtime
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -21,7 +21,7 @@ import hear_hf
 
 from ..arguments import option
 from ..exports import Classifier, label_names, milliseconds
-from ..static_graph import StaticClassifier
+from ..static_graph import StaticClassifier, check_length
 
 DTYPES = ("float32", "int8")
 # Largest difference of a logit from PyTorch's, in units of the largest logit, or of 1 where all are smaller.
@@ -39,18 +39,25 @@ class MobileArguments:
         metadata={"choices": DTYPES},
         help="Write a program for each of these types.",
     )
-    threads: int | None = option(default=None, help="Check and time with this many CPU threads.")
 
 
 @dataclass
 class Measurement:
-    """A program's size in MiB, its time for a clip, its largest difference from PyTorch's logits and its operators."""
+    """What a way to run a model takes: MiB, and milliseconds for a clip."""
 
     mib: float
     milliseconds: float
-    difference: float
-    num_delegates: int  # parts that XNNPACK computes
-    num_others: int  # operators that it does not
+    difference: float = 0.0  # of a logit from PyTorch's, in the units of `TOLERANCES`
+
+
+@torch.no_grad()
+def measure_pytorch(model: Classifier, seconds: float) -> Measurement:
+    """The model itself, for a clip of this length; a `ValueError` if none can be of it."""
+    num_samples = round(seconds * model.config.sampling_rate)
+    check_length(model.config, num_samples)
+    clip = noise(num_samples, seed=0)
+    mib = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
+    return Measurement(mib, milliseconds(lambda: model(clip)))
 
 
 def program_path(folder: Path, seconds: float, dtype: str) -> Path:
@@ -78,7 +85,8 @@ def export_program(model: Classifier, seconds: float, dtype: str, folder: Path) 
     target = program_path(folder, seconds, dtype)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         path = Path(scratch, target.name)
-        num_delegates, num_others = write_program(StaticClassifier(model, num_samples), dtype, path, clips)
+        lowered = lower(StaticClassifier(model, num_samples), dtype, clips)
+        path.write_bytes(lowered.to_executorch().buffer)
         run = open_program(path)
         difference = largest_difference(run, model, clips)
         if not difference <= TOLERANCES[dtype]:  # `not <=` catches NaN too
@@ -90,23 +98,19 @@ def export_program(model: Classifier, seconds: float, dtype: str, folder: Path) 
         path.with_suffix(".json").write_text(json.dumps(description(model, num_samples), indent=2) + "\n")
         for suffix in (".pte", ".json"):
             os.replace(path.with_suffix(suffix), target.with_suffix(suffix))
-    return Measurement(target.stat().st_size / 2**20, duration, difference, num_delegates, num_others)
+    return Measurement(target.stat().st_size / 2**20, duration, difference)
 
 
 @torch.no_grad()
-def write_program(static: StaticClassifier, dtype: str, path: Path, clips: list[torch.Tensor]) -> tuple[int, int]:
-    """Writes a program of one of the `DTYPES`; the numbers of its delegates and of the operators beside them."""
+def lower(static: StaticClassifier, dtype: str, clips: list[torch.Tensor]) -> EdgeProgramManager:
+    """A program of one of the `DTYPES`, of which XNNPACK takes what it can."""
     exported = torch.export.export(static.eval(), (clips[0],), strict=False)
     if dtype == "int8":
-        exported = quantised(exported, clips)
-    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-    names = [node.name for node in lowered.exported_program().graph.nodes if node.op == "call_function"]
-    path.write_bytes(lowered.to_executorch().buffer)
-    num_delegates = sum(name.startswith("executorch_call_delegate") for name in names)
-    return num_delegates, sum(not name.startswith(("executorch_call_delegate", "getitem")) for name in names)
+        exported = quantised(exported, clips[0])
+    return to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
 
 
-def quantised(exported: torch.export.ExportedProgram, clips: list[torch.Tensor]) -> torch.export.ExportedProgram:
+def quantised(exported: torch.export.ExportedProgram, clip: torch.Tensor) -> torch.export.ExportedProgram:
     """Lets linear layers multiply 8-bit weights and activations, whose ranges are measured as the program runs.
 
     The front end, means and relative positions, whose factors are no parameters, stay in float32.
@@ -116,8 +120,8 @@ def quantised(exported: torch.export.ExportedProgram, clips: list[torch.Tensor])
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
     quantizer.set_filter_function(lambda node: node.args[1].target in parameters)
     prepared = prepare_pt2e(graph, quantizer)
-    prepared(clips[0])
-    return torch.export.export(convert_pt2e(prepared), (clips[0],), strict=False)
+    prepared(clip)
+    return torch.export.export(convert_pt2e(prepared), (clip,), strict=False)
 
 
 def open_program(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
