@@ -116,7 +116,7 @@ def quantised(exported: torch.export.ExportedProgram, clip: torch.Tensor) -> tor
     The front end, means and relative positions, whose factors are no parameters, stay in float32.
     """
     graph = exported.module()
-    parameters = dict(graph.named_parameters())
+    parameters = dict(graph.named_parameters(remove_duplicate=False))
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
     quantizer.set_filter_function(lambda node: node.args[1].target in parameters)
     prepared = prepare_pt2e(graph, quantizer)
