@@ -9,11 +9,12 @@ Shapes: N samples, T spectrogram frames (10 ms), n encoder frames (20 ms), D wid
 import copy
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
-from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARPairConv
+from .acoustic_model_hear import FrameMasks, HEARAcousticModel, HEARPairConv, Window
 from .attention_hear import PACKED_QUERIES, HEARAttention, distances_to_keys
 from .configuration_hear import HEARConfig
 from .frame_head_hear import pool_frame_logits
@@ -30,7 +31,7 @@ class StaticClassifier(nn.Module):
 
     Args:
         model (`HEARForAudioClassification` or `HEARForAudioFrameClassification`):
-            A model in float32 and evaluation mode; a copy is used.
+            A model in float32 and evaluation mode, on a CPU.
         num_samples (`int`): The length, at most that of one segment of the task model (30 s).
 
     Raises:
@@ -41,11 +42,13 @@ class StaticClassifier(nn.Module):
         super().__init__()
         check_length(model.config, num_samples)
         num_frames = num_encoder_frames(num_samples, model.config.hop_length)
-        self.model = with_static_layers(copy.deepcopy(model))
+        windows = model.hear.acoustic_model.clip_windows(0, num_frames)
+        self.model = with_static_layers(model, {window.length for window in windows})
         hear = self.model.hear
         self.spectrogram = StaticSpectrogram(hear.spectrogram, num_samples)
-        self.acoustic_model = StaticAcousticModel(hear.acoustic_model, num_frames)
+        self.acoustic_model = StaticAcousticModel(hear.acoustic_model, windows)
         self.task_model = StaticTaskModel(hear.task_model, num_frames)
+        self.eval()
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """
@@ -75,14 +78,17 @@ def check_length(config: HEARConfig, num_samples: int) -> None:
         )
 
 
-def with_static_layers(model: nn.Module) -> nn.Module:
-    """Replaces the layers that compute with weights which they first change, or by operators that phones lack."""
+def with_static_layers(model: Any, window_lengths: set[int]) -> Any:
+    """A copy without layers that first change the weights they compute with, or need operators that phones lack."""
+    model = copy.deepcopy(model)
     model.hear.spectrogram_mixture.activation = nn.GELU()
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.LayerNorm):
             model.set_submodule(name, StaticLayerNorm(layer))
         elif isinstance(layer, HEARPairConv):
             model.set_submodule(name, StaticPairConv(layer))
+        elif isinstance(layer, HEARAttention):
+            model.set_submodule(name, StaticAttention(layer, window_lengths))
     return model
 
 
@@ -93,7 +99,7 @@ class StaticLayerNorm(nn.Module):
         super().__init__()
         self.layer_norm = layer_norm
         (width,) = layer_norm.normalized_shape
-        self.register_buffer("averaging", torch.full((1, width), 1 / width), persistent=False)
+        self.averaging = nn.Buffer(torch.full((1, width), 1 / width), persistent=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         centred = hidden_states - self.mean(hidden_states)
@@ -201,17 +207,14 @@ def normalised_log(power: torch.Tensor) -> torch.Tensor:
 class StaticAcousticModel(nn.Module):
     """Computes what [`HEARAcousticModel`] does, all windows in one row: log-mel (1, 2n, mel) -> (1, n, D)."""
 
-    def __init__(self, acoustic_model: HEARAcousticModel, num_frames: int):
+    def __init__(self, acoustic_model: HEARAcousticModel, windows: list[Window]):
         super().__init__()
-        self.acoustic_model, self.num_frames = acoustic_model, num_frames
-        self.windows = acoustic_model.clip_windows(0, num_frames)
-        self.window_lengths = [window.length for window in self.windows]
-        for layer in acoustic_model.layers:
-            layer.attention = StaticAttention(layer.attention, set(self.window_lengths))
-        ramp, total = acoustic_model.window_ramp(torch.device("cpu")), torch.zeros(num_frames, 1)
-        for window in self.windows:
+        self.acoustic_model, self.windows, self.num_frames = acoustic_model, windows, windows[-1].stop
+        self.window_lengths = [window.length for window in windows]
+        ramp, total = acoustic_model.window_ramp(torch.device("cpu")), torch.zeros(self.num_frames, 1)
+        for window in windows:
             total[window.start : window.stop] += ramp[: window.length]
-        shares = [ramp[: window.length] / total[window.start : window.stop] for window in self.windows]
+        shares = [ramp[: window.length] / total[window.start : window.stop] for window in windows]
         self.shares = nn.Buffer(torch.cat(shares), persistent=False)
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def export_program(model: Classifier, seconds: float, dtype: str, folder: Path) 
     target = program_path(folder, seconds, dtype)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         path = Path(scratch, target.name)
-        lowered = lower(StaticClassifier(model, num_samples), dtype, clips)
+        lowered = lower(StaticClassifier(model, num_samples), dtype, clips[0])
         path.write_bytes(lowered.to_executorch().buffer)
         run = open_program(path)
         difference = largest_difference(run, model, clips)
@@ -102,11 +102,11 @@ def export_program(model: Classifier, seconds: float, dtype: str, folder: Path) 
 
 
 @torch.no_grad()
-def lower(static: StaticClassifier, dtype: str, clips: list[torch.Tensor]) -> EdgeProgramManager:
+def lower(static: StaticClassifier, dtype: str, clip: torch.Tensor) -> EdgeProgramManager:
     """A program of one of the `DTYPES`, of which XNNPACK takes what it can."""
-    exported = torch.export.export(static.eval(), (clips[0],), strict=False)
+    exported = torch.export.export(static, (clip,), strict=False)
     if dtype == "int8":
-        exported = quantised(exported, clips[0])
+        exported = quantised(exported, clip)
     return to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
 
 

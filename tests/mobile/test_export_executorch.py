@@ -63,7 +63,7 @@ def test_an_int8_program_stores_its_linear_layers_in_fewer_bits(folder):
 @torch.no_grad()
 def test_xnnpack_computes_all_of_it(model):
     clip = noise(8000)[None]
-    lowered = lower(StaticClassifier(model, 8000), "float32", [clip]).exported_program()
+    lowered = lower(StaticClassifier(model, 8000), "float32", clip).exported_program()
     names = [node.name for node in lowered.graph.nodes if node.op == "call_function"]
     assert [name.rstrip("_1") for name in names] == ["executorch_call_delegate", "getitem"]
 
