@@ -6,19 +6,17 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from onnx import helper
-from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 
 import hear_hf
 
 from ..arguments import option
-from ..classifiers import classifies_frames
 from ..events import DEFAULT_THRESHOLD
+from ..exports import label_names, load_classifier, milliseconds
 from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
 from .onnx_graph import has_frames
@@ -26,7 +24,6 @@ from .onnx_session import (
     CHECKED_SECONDS,
     Runner,
     largest_difference,
-    milliseconds,
     model_inputs,
     open_session,
     ragged_batch,
@@ -76,35 +73,6 @@ class Measurement:
 def table_head(seconds: float = TIMED_SECONDS) -> str:
     """The head of a table of `Measurement.row`, of clips this long."""
     return f"{'':10}       MiB   difference   ms for {seconds:g} s   ({torch.get_num_threads()} threads)"
-
-
-def load_classifier(name: str) -> HEARForAudioClassification | HEARForAudioFrameClassification:
-    """
-    Loads a classifier in float32 and evaluation mode.
-
-    Args:
-        name (`str`): A folder, or a repository of the Hub.
-
-    Raises:
-        `ValueError`: It is another model, or a HEAR without the weights of a classifier.
-    """
-    config = AutoConfig.from_pretrained(name)
-    if config.model_type != "hear":
-        raise ValueError(
-            f"{name} must be a HEAR classifier, found model type {config.model_type!r}: name another model."
-        )
-    model_class: Any = HEARForAudioFrameClassification if classifies_frames(config) else HEARForAudioClassification
-    loaded = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    model, loading = loaded
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted({key.split(".")[0] for key in loading["missing_keys"]}))
-        raise ValueError(f"{name} must be a HEAR classifier, found weights without {missing}: fine-tune it first.")
-    return model.eval()
-
-
-def label_names(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> list[str]:
-    """The model's labels in the order of its logits."""
-    return [name for _, name in sorted((model.config.id2label or {}).items())]
 
 
 def exported_files(folder: Path) -> dict[str, Path]:
