@@ -1,5 +1,6 @@
 """Exported files in ONNX Runtime: how they are run, and how far their logits are from PyTorch's."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
