@@ -24,11 +24,12 @@ from harness import Case, Memory, Result, Settings, Worker, result
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
 from hear_hf.arguments import option, parse_arguments
 from hear_hf.deployment.onnx_dtypes import calibration_files
-from hear_hf.deployment.onnx_export import export_file, exported_files, load_classifier
+from hear_hf.deployment.onnx_export import export_file, exported_files
 from hear_hf.deployment.onnx_graph import to_onnx
 from hear_hf.deployment.onnx_session import Runner, model_inputs, runner
 from hear_hf.deployment.openvino_export import export_ir
 from hear_hf.deployment.openvino_session import exported_irs, ir_runner
+from hear_hf.exports import load_classifier
 
 PUBLISHED = "published size"  # with random weights, which are as fast as others
 

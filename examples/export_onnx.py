@@ -32,11 +32,11 @@ from hear_hf.deployment.onnx_export import (
     earlier_files,
     export_file,
     exported_files,
-    load_classifier,
     measure_pytorch,
     table_head,
 )
 from hear_hf.deployment.onnx_graph import to_onnx
+from hear_hf.exports import load_classifier
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,13 +28,13 @@ from hear_hf.deployment.onnx_dtypes import calibration_files
 from hear_hf.deployment.onnx_export import (
     TIMED_SECONDS,
     copy_configuration,
-    load_classifier,
     measure_pytorch,
     table_head,
 )
 from hear_hf.deployment.onnx_graph import to_onnx
 from hear_hf.deployment.openvino_export import IRArguments, export_ir
 from hear_hf.deployment.openvino_session import exported_irs
+from hear_hf.exports import load_classifier
 
 
 def main(argv: list[str] | None = None) -> None:

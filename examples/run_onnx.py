@@ -12,14 +12,19 @@ import re
 import struct
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels
+MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, or at the model's rate
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
 MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
+# Where one of several files that are joined begins: an MP3 file, a link of Ogg, a FLAC file.
+START = re.compile(
+    rb"\xff[\xe2-\xff][\x10-\xef].(?:.{9}|.{17}|.{32})(?:Xing|Info)|OggS\0\x02|fLaC[\0\x80]\0\0\x22", re.DOTALL
+)
 # libsndfile's note of a declared length that is not the file's.
 WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
@@ -58,24 +63,36 @@ def declared_frames(audio: soundfile.SoundFile, num_frames: int, content: bytes)
     return num_frames * declared / held if held and declared < 2**31 - 2**16 else 0  # more stands for "unknown"
 
 
+def decode(content: bytes, sampling_rate: int) -> tuple[np.ndarray, int, float, int]:
+    """The averaged channels of a file, their rate, the seconds it declares, and how many bytes are left unread."""
+    file, blocks, num_frames = io.BytesIO(mended(content)), [], 0
+    with ForwardFile(file) as audio:
+        rate, declared = audio.samplerate, audio.frames if audio.frames < 2**40 else 0
+        check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
+        while not blocks or len(blocks[-1]):
+            count = round(max(declared, num_frames) * max(audio.channels, sampling_rate / rate))
+            check(count <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", count)
+            blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
+            num_frames += len(blocks[-1])
+        declared = declared_frames(audio, num_frames, file.getvalue()) / rate
+    unread = len(file.getbuffer()) - file.tell()
+    return np.concatenate(blocks), rate, declared, unread if unread > MAX_UNREAD_BYTES.get(audio.format, unread) else 0
+
+
 def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     """Reads a file as one channel at this rate, to its end or not at all; says where it was cut short."""
     check(Path(file).is_file() and Path(file).stat().st_size <= 8 * MAX_DECODED, "be a file of at most 4 GiB", "none")
-    content = io.BytesIO(mended(Path(file).read_bytes()))
-    blocks, num_frames = [], 0
-    with ForwardFile(content) as audio:
-        rate, num_decoded = audio.samplerate, audio.frames * audio.channels if audio.frames < 2**40 else 0
-        check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
-        while not blocks or len(blocks[-1]):
-            num_decoded = max(num_decoded, num_frames * audio.channels)
-            check(num_decoded <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", num_decoded)
-            blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
-            num_frames += len(blocks[-1])
-        seconds, declared = num_frames / rate, declared_frames(audio, num_frames, content.getvalue()) / rate
-    clip, unread = np.concatenate(blocks), len(content.getbuffer()) - content.tell()
-    may_remain = MAX_UNREAD_BYTES.get(audio.format, unread)
-    check(unread <= may_remain, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
-    check(seconds > 1 / 80, "hold more than 12.5 ms of sound", f"{num_frames} samples")
+    content = Path(file).read_bytes()
+    starts = [0, *[start.start() for start in START.finditer(content)][1:], len(content)]
+    whole = decode(content, sampling_rate) if len(starts) == 2 or content[:4] != b"fLaC" else None
+    # Of joined files libsndfile reads the first alone, or none where they are FLAC.
+    parts = [whole] if whole and not whole[-1] else [decode(content[a:b], sampling_rate) for a, b in pairwise(starts)]
+    clip, rate, declared = np.concatenate([part[0] for part in parts]), parts[0][1], sum(part[2] for part in parts)
+    seconds, unread = len(clip) / rate, sum(part[-1] for part in parts)
+    check(not unread, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
+    check({part[1] for part in parts} == {rate}, f"stay at {rate} Hz", "a change")
+    check(len(clip) <= MAX_DECODED, f"hold at most {MAX_DECODED} samples", len(clip))
+    check(seconds > 1 / 80, "hold more than 12.5 ms of sound", f"{len(clip)} samples")
     peak = np.abs(clip).max()
     check(peak <= MAX_PEAK, "hold finite samples in [-1, 1]", f"a peak of {peak}")  # false of NaN too
     if seconds < 0.99 * declared - 0.1:
@@ -87,6 +104,10 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     except ImportError as error:
         raise ValueError(f"it must be at {sampling_rate} Hz, found {rate} Hz; or `pip install soxr`") from error
     return soxr.resample(clip, rate, sampling_rate)
+
+
+def printable(text: str) -> str:  # for the terminal, which no name may control
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
@@ -107,9 +128,7 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     heard = np.pad(scores >= thresholds, ((1, 1), (0, 0)))
     for index, label in enumerate(labels):
         for first, stop in np.flatnonzero(np.diff(heard[:, index])).reshape(-1, 2):
-            start, end = (
-                round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop)
-            )  # centred 5 ms into its hop
+            start, end = (round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop))  # centred at 5 ms
             found.append((start, end, label, scores[first:stop, index].max()))
     return sorted(found, key=lambda event: (event[0], event[2]))
 
@@ -140,26 +159,25 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:
-        name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in file)  # for the terminal
         try:
             clip = read_clip(file, sampling_rate)[None]
             only = int(metadata.get("num_samples", clip.size))
             check(clip.size == only, f"hold {only} samples, the model's only length", clip.size)
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
-            print(f"{name}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            hint = f"Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
+            print(printable(f"{file}: {error}. {hint}"), file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         logits = logits_of(inputs)[0]
         if "event_thresholds" in metadata:
-            thresholds, median_frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
-            events = find_events(logits, labels, thresholds, median_frames)
+            thresholds, frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
+            events = find_events(logits, labels, thresholds, frames)
             found = [f"{label} {start:.2f}-{end:.2f} s {score:.3f}" for start, end, label, score in events]
-            print(f"{file}: " + (", ".join(found) or "nothing"))
-            continue
-        scores = scores_of(logits, metadata["problem_type"])
-        best = scores.argsort()[::-1][:top_k]
-        print(f"{name}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
+        else:
+            scores = scores_of(logits, metadata["problem_type"])
+            found = [f"{labels[i]} {scores[i]:.3f}" for i in scores.argsort()[::-1][:top_k]]
+        print(printable(f"{file}: " + (", ".join(found) or "nothing")))
     if num_refused:
         sys.exit(f"{num_refused} of {len(files)} files could not be read.")
 

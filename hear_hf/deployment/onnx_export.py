@@ -6,19 +6,17 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from onnx import helper
-from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 
 import hear_hf
 
 from ..arguments import option
-from ..classifiers import classifies_frames
 from ..events import DEFAULT_THRESHOLD
+from ..exports import label_names, load_classifier, milliseconds
 from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
 from .onnx_graph import has_frames
@@ -26,7 +24,6 @@ from .onnx_session import (
     CHECKED_SECONDS,
     Runner,
     largest_difference,
-    milliseconds,
     model_inputs,
     open_session,
     ragged_batch,
@@ -78,35 +75,6 @@ def table_head(seconds: float = TIMED_SECONDS) -> str:
     return f"{'':10}       MiB   difference   ms for {seconds:g} s   ({torch.get_num_threads()} threads)"
 
 
-def load_classifier(name: str) -> HEARForAudioClassification | HEARForAudioFrameClassification:
-    """
-    Loads a classifier in float32 and evaluation mode.
-
-    Args:
-        name (`str`): A folder, or a repository of the Hub.
-
-    Raises:
-        `ValueError`: It is another model, or a HEAR without the weights of a classifier.
-    """
-    config = AutoConfig.from_pretrained(name)
-    if config.model_type != "hear":
-        raise ValueError(
-            f"{name} must be a HEAR classifier, found model type {config.model_type!r}: name another model."
-        )
-    model_class: Any = HEARForAudioFrameClassification if classifies_frames(config) else HEARForAudioClassification
-    loaded = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    model, loading = loaded
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted({key.split(".")[0] for key in loading["missing_keys"]}))
-        raise ValueError(f"{name} must be a HEAR classifier, found weights without {missing}: fine-tune it first.")
-    return model.eval()
-
-
-def label_names(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> list[str]:
-    """The model's labels in the order of its logits."""
-    return [name for _, name in sorted((model.config.id2label or {}).items())]
-
-
 def exported_files(folder: Path) -> dict[str, Path]:
     """The files of an export by their types, those that there are."""
     paths = {dtype: folder / FOLDER / file for dtype, file in FILES.items()}
@@ -121,11 +89,19 @@ def earlier_files(folder: Path) -> str:
 
 
 def copy_configuration(name: str, folder: Path) -> None:
-    """Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself."""
+    """
+    Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself.
+
+    Raises:
+        `ValueError`: The folder holds another model, whose labels the graphs would get.
+    """
     for file in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME):
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-        if found and not (folder / file).exists():
-            shutil.copyfile(found, folder / file)
+        found, target = cached_file(name, file, _raise_exceptions_for_missing_entries=False), folder / file
+        if found is None or (target.is_file() and target.read_bytes() == Path(found).read_bytes()):
+            continue
+        if any(folder.glob("*.safetensors")):
+            raise ValueError(f"{folder} must be empty or the folder of {name}, found another model. Give another one.")
+        shutil.copyfile(found, target)
 
 
 def check_exported(folder: Path) -> None:

@@ -16,8 +16,9 @@ from ..arguments import option
 from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
+from ..exports import label_names
 from ..modeling_hear import HEARForAudioClassification
-from .onnx_export import earlier_files, exported_files, label_names
+from .onnx_export import earlier_files, exported_files
 from .onnx_session import Runner, model_inputs, runner
 from .openvino_session import exported_irs, ir_runner, num_bytes
 

@@ -1,6 +1,5 @@
 """Exported files in ONNX Runtime: how they are run, and how far their logits are from PyTorch's."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,13 +70,3 @@ def largest_difference(
             difference = np.abs(logits - expected[rows])[valid].max()
             differences.append(difference / max(1.0, np.abs(expected[rows][valid]).max()))
     return float(np.max(differences))
-
-
-def milliseconds(function: Callable[[], object], repetitions: int = 5) -> float:
-    """The shortest time that a call takes."""
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return 1000 * min(times)

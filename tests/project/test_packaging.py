@@ -30,6 +30,7 @@ SUB_PACKAGES = {
     "sharing": "sharing",
     "train": "training",
     "onnx": "deployment",
+    "executorch": "mobile",
 }
 DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installed
 TFLITE = ROOT / "conversion" / "tflite_file.py"
@@ -78,6 +79,7 @@ def test_the_wheel_holds_the_package_its_data_files_its_type_marker_and_the_lice
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = {*ROOT.glob("hear_hf/**/*.py"), *ROOT.glob("hear_hf/sharing/templates/*.md")}
     files |= {ROOT / "hear_hf" / "data" / "free_sounds.json"}
+    files |= {ROOT / "hear_hf" / "sharing" / "templates" / "endpoint" / "requirements.txt"}
     assert names == {"hear_hf/py.typed"} | {path.relative_to(ROOT).as_posix() for path in files}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
@@ -153,7 +155,7 @@ def test_an_extra_alone_brings_all_that_its_scripts_import(extra):
 
 def test_the_dev_extra_brings_all_that_tests_skip_without():
     skipped_without = set().union(*(third_party_imports(path)[1] for path in SCRIPTS["test"]))
-    assert skipped_without <= modules_of("dev") | {"torchao"}  # for which there is `make test-integrations`
+    assert skipped_without <= modules_of("dev") | {"torchao", "executorch"}  # of `make test-integrations`
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -172,7 +174,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
-    "constraints.txt": ("onnx", "openvino", "space", "conversion", "events", "ray", "integrations"),
+    "constraints.txt": ("onnx", "openvino", "executorch", "space", "conversion", "events", "ray", "integrations"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 
