@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     names = ["original", *(args.runtimes or RUNTIMES)]
     folders = {name: Path(args.output_dir, Path(name).name.replace(" ", "_")) for name in args.models}
     for name, folder in folders.items():
-        print(f"Exporting {name} ...", flush=True)
+        print(f"Preparing {name} ...", flush=True)
         prepare(name, args.calibration_data, folder)
 
     found: dict[str, dict] = {}
