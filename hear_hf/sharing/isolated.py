@@ -5,6 +5,8 @@ as on the machine of anybody who lacks it. Hence this file imports nothing of th
 """
 
 import importlib.abc
+import importlib.util
+import io
 import json
 import os
 import signal
@@ -13,9 +15,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from transformers.utils import find_adapter_config_file
+
+HANDLER = "EndpointHandler"  # in the place of an Auto class: the class in handler.py that Inference Endpoints call
 
 
 class Absence(importlib.abc.MetaPathFinder):
@@ -30,12 +36,16 @@ class Absence(importlib.abc.MetaPathFinder):
         return None
 
 
+def noise(num_samples: int) -> np.ndarray:
+    """A fixed clip, float32 of shape (num_samples,)."""
+    return np.random.default_rng(0).normal(scale=0.1, size=num_samples).astype(np.float32)
+
+
 @torch.no_grad()
 def outputs_on_noise(model, feature_extractor) -> np.ndarray:
     """The logits of one second of noise, or the hidden states of a model without a head, (1, ...)."""
     rate = feature_extractor.sampling_rate
-    clip = np.random.default_rng(0).normal(scale=0.1, size=rate).astype(np.float32)
-    inputs = feature_extractor(clip, sampling_rate=rate, return_tensors="pt")
+    inputs = feature_extractor(noise(rate), sampling_rate=rate, return_tensors="pt")
     outputs = model.eval()(**inputs.to(model.dtype))
     return (outputs["logits"] if "logits" in outputs else outputs["last_hidden_state"]).float().numpy()
 
@@ -59,6 +69,28 @@ def load(auto_class, source: str, place: dict):
     return PeftModel.from_pretrained(base, source, revision=place["revision"]).get_base_model()
 
 
+def served_scores(folder: Path) -> np.ndarray:
+    """The scores of all labels, (num_labels,), that a folder's handler gives the file of one second of noise."""
+    module("audio", folder / "audio" / "__init__.py")
+    handler = getattr(module(f"handler.{HANDLER}", folder / "handler.py"), HANDLER)(str(folder))
+    rate, index_of = handler.feature_extractor.sampling_rate, handler.model.config.label2id
+    file = io.BytesIO()
+    soundfile.write(file, noise(rate), rate, format="WAV", subtype="FLOAT")
+    scores = np.zeros(len(index_of), np.float32)
+    for one in handler({"inputs": file.getvalue(), "parameters": {"top_k": len(index_of)}}):
+        scores[index_of[one["label"]]] = one["score"]
+    return scores
+
+
+def module(name: str, file: Path):
+    """Imports a file as the module `name`."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
 def die_with_parent() -> None:
     """Ends this process and its children when its standard input closes: with its parent, however that ends."""
 
@@ -76,9 +108,13 @@ def main(folder: str, source: str, revision: str, *models: str) -> None:
     for i, model in enumerate(models):
         auto_class, _, subfolder = model.partition(":")
         place = {"revision": revision, "subfolder": subfolder, "trust_remote_code": True}
-        feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **place)
-        loaded = load(getattr(transformers, auto_class), source, place)
-        np.save(Path(folder) / f"{i}.npy", outputs_on_noise(loaded, feature_extractor))
+        if auto_class == HANDLER:
+            local = source if os.path.isdir(source) else snapshot_download(source, revision=revision)
+            outputs = served_scores(Path(local))
+        else:
+            feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **place)
+            outputs = outputs_on_noise(load(getattr(transformers, auto_class), source, place), feature_extractor)
+        np.save(Path(folder) / f"{i}.npy", outputs)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo
 
 from .checks import check_card, check_models, compare, is_stale, stage
+from .endpoints import add_endpoint
 from .models import CardArguments, complete_card
 from .upload import Destination, SharingError, announce, publish, show, verification
 
@@ -18,6 +19,7 @@ def publish_model(
     trust_remote_code: bool = False,
     dry_run: bool = False,
     check_onnx: Callable[[Path], None] | None = None,
+    endpoint: bool = False,
 ) -> CommitInfo | None:
     """
     Publishes a model, and prints what is uploaded, what is kept back and what came of it.
@@ -32,6 +34,7 @@ def publish_model(
         dry_run (`bool`, *optional*, defaults to `False`): Whether to stop before the upload.
         check_onnx (`Callable`, *optional*): Raises a `ValueError` where the graphs in a folder's `onnx` are not its
             model's. With it they are published too.
+        endpoint (`bool`, *optional*, defaults to `False`): Whether to add a handler for Inference Endpoints.
 
     Returns:
         `CommitInfo`: The commit; `None` of a dry run.
@@ -47,6 +50,8 @@ def publish_model(
             check_onnx(staged)
         except ValueError as error:
             raise SharingError(str(error)) from error
+    if endpoint:
+        checked.append(add_endpoint(staged, checked[0]))
     card = complete_card(staged, checked[0], args, target.name, title=folder.resolve().name)
     check_card(card, staged)
     card.save(staged / "README.md")

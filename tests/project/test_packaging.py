@@ -48,9 +48,10 @@ SCRIPTS["onnx"].add(PAGE)
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters and a cluster,
-# which say so themselves; and for a faster search, which goes without.
+# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters, a cluster and
+# OpenVINO, which say so themselves; and for a faster search, which goes without.
 OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "sed_scores_eval", "ray", "faiss", "peft"}
+OPTIONAL |= {"openvino", "nncf"}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def test_the_wheel_holds_the_package_its_data_files_its_type_marker_and_the_lice
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = {*ROOT.glob("hear_hf/**/*.py"), *ROOT.glob("hear_hf/sharing/templates/*.md")}
     files |= {ROOT / "hear_hf" / "data" / "free_sounds.json"}
+    files |= {ROOT / "hear_hf" / "sharing" / "templates" / "endpoint" / "requirements.txt"}
     assert names == {"hear_hf/py.typed"} | {path.relative_to(ROOT).as_posix() for path in files}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
@@ -172,7 +174,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
-    "constraints.txt": ("onnx", "executorch", "space", "conversion", "events", "ray", "integrations"),
+    "constraints.txt": ("onnx", "openvino", "executorch", "space", "conversion", "events", "ray", "integrations"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 

@@ -7,7 +7,7 @@ import pytest
 
 from hear_hf import HEARFeatureExtractor
 from hear_hf.sharing import checks as hub_checks
-from hear_hf.sharing import publication
+from hear_hf.sharing import endpoints, publication
 from helpers import small_model
 from local_hub import LocalHub, connect
 from pushing import LABELS
@@ -32,7 +32,8 @@ def loads_elsewhere(monkeypatch, request):
     asked = []
     if "real_loads" not in request.fixturenames:
         monkeypatch.setattr(hub_checks, "compare", lambda models, *place: asked.append(place))
-        monkeypatch.setattr(publication, "compare", hub_checks.compare)
+        for module in (publication, endpoints):
+            monkeypatch.setattr(module, "compare", hub_checks.compare)
     return asked
 
 
