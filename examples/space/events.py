@@ -51,7 +51,9 @@ def _medians(probabilities: np.ndarray, num_frames: int) -> np.ndarray:
     """The medians of all spans of so many frames, (n - num_frames + 1, num_labels)."""
     if len(probabilities) < num_frames:
         return probabilities[:0]
-    return np.median(np.lib.stride_tricks.sliding_window_view(probabilities, num_frames, axis=0), axis=-1)
+    windows = np.lib.stride_tricks.sliding_window_view(probabilities, num_frames, axis=0)
+    # Label by label, as the windows of all labels would fill the memory.
+    return np.stack([np.median(windows[:, label], axis=-1) for label in range(windows.shape[1])], axis=1)
 
 
 class EventTracker:
@@ -65,7 +67,7 @@ class EventTracker:
             them later.
 
     Raises:
-        `ValueError`: The numbers of labels and thresholds differ.
+        `ValueError`: The numbers of labels and thresholds differ, or `median_frames` is even.
     """
 
     def __init__(self, labels: Sequence[str], thresholds: Sequence[float] | None = None, median_frames: int = 1):
@@ -75,6 +77,8 @@ class EventTracker:
                 f"There must be a threshold for each label, found: {len(thresholds)} for {len(labels)} labels. Choose "
                 "thresholds for these labels, or none."
             )
+        if median_frames < 1 or median_frames % 2 == 0:
+            raise ValueError(f"`median_frames` must be odd and positive, found: {median_frames}.")
         self.labels, self.thresholds, self.median_frames = list(labels), np.asarray(thresholds), median_frames
         self._reset()
 
