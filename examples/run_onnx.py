@@ -141,7 +141,8 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
             clip = read_clip(file, sampling_rate)[None]
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
-            print(f"{name}: {error}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            reason = getattr(error, "error_string", error)  # of libsndfile, which knows no name of bytes
+            print(f"{name}: {reason}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         logits = session.run(["logits"], inputs)[0][0]
