@@ -174,8 +174,9 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
             check(clip.size == only, f"hold {only} samples, the model's only length", clip.size)
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
+            reason = getattr(error, "error_string", error)  # of libsndfile, which knows no name of bytes
             hint = f"Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
-            print(printable(f"{file}: {error}. {hint}"), file=sys.stderr)
+            print(printable(f"{file}: {reason}. {hint}"), file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
         logits = logits_of(inputs)[0]

@@ -157,6 +157,7 @@ def test_it_names_each_file_that_it_cannot_read_and_goes_on(folder, tmp_path, ca
         )
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{folder}/0.wav: ") and len(printed.err.splitlines()) == len(names)
+    assert "BytesIO" not in printed.err
     for line, (name, (_, found)) in zip(printed.err.splitlines(), REFUSED.items(), strict=False):
         assert re.search(f"{name}: .*{found}.* ffmpeg -i IN", line)
 
