@@ -4,7 +4,7 @@
 
 Ratios refer to the original in the published size, which takes turns with the others. Memory is what a process of its
 own takes to load a model and to read the longest clip, above its libraries. Exported files stay in `output_dir`, and a
-further run reads them again. Needs `pip install "hear_hf[openvino,demo]"`.
+further run reads them again. Needs `pip install "hear_hf[openvino]"`.
 """
 
 from collections.abc import Callable

@@ -36,11 +36,13 @@ DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installe
 TFLITE = ROOT / "conversion" / "tflite_file.py"
 TFLITE_TESTS = ROOT / "tests" / "tflite_files.py"  # imported only where `tflite` is installed
 PAGE = ROOT / "examples" / "web" / "build_page.py"
+RUNTIMES = ROOT / "benchmarks" / "runtimes.py"
 SCRIPTS = {  # by the extra that is enough to run them
     "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/**/*.py")} - {TFLITE},
     "conversion": {TFLITE},
     **{extra: {*ROOT.glob(f"hear_hf/{package}/*.py")} for extra, package in SUB_PACKAGES.items()},
-    "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE},
+    "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE, RUNTIMES},
+    "openvino": {RUNTIMES},
     "space": {*ROOT.glob("examples/space/**/*.py")},
     "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py"), TFLITE_TESTS},
 }
