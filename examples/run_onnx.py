@@ -1,8 +1,10 @@
-"""Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch; of a model of frames also when.
+"""Names the sounds in audio files with an exported model, without PyTorch; of a model of frames also when.
 
     python run_onnx.py onnx/model_quantized.onnx one.wav two.flac
+    python run_onnx.py openvino_model.xml one.wav two.flac
 
-Needs `pip install onnxruntime soundfile`, and soxr for files at another rate than the model's.
+A file of `export_onnx.py` needs `pip install onnxruntime soundfile`, one of `export_openvino.py` openvino in place of
+onnxruntime, and files at another rate than the model's soxr.
 """
 
 import io
@@ -10,11 +12,11 @@ import json
 import re
 import struct
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import soundfile
 
 MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, or at the model's rate
@@ -133,23 +135,50 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     return sorted(found, key=lambda event: (event[0], event[2]))
 
 
+def open_onnx(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
+    """What gives the logits of inputs, and the metadata of a file of export_onnx.py."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["logits"], inputs)[0], session.get_modelmeta().custom_metadata_map
+
+
+def open_openvino(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
+    """The same of a file of export_openvino.py, which may ask for a precision."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    metadata = json.loads(model.get_rt_info("hear_hf").astype(str)) if model.has_rt_info("hear_hf") else {}
+    settings = {"INFERENCE_PRECISION_HINT": metadata["precision"]} if "precision" in metadata else {}
+    compiled = core.compile_model(model, "CPU", settings)
+    return lambda inputs: compiled(inputs)["logits"], metadata
+
+
 def main(model: str, *files: str, top_k: int = 3) -> None:
+    made_by = "be a file of export_onnx.py or export_openvino.py, such as onnx/model_quantized.onnx"
     if not Path(model).is_file():
-        sys.exit(f"The model must be a file of export_onnx.py, such as onnx/model_quantized.onnx, found no {model}")
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
+        sys.exit(f"The model must {made_by}, found no {model}")
+    try:
+        logits_of, metadata = (open_openvino if model.endswith(".xml") else open_onnx)(model)
+    except ImportError as error:
+        sys.exit(f"{model} needs {error.name}, not installed here: pip install {error.name}")
+    if "labels" not in metadata:
+        sys.exit(f"The model must {made_by}, found one without labels: {model}")
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:
         try:
             clip = read_clip(file, sampling_rate)[None]
+            only = int(metadata.get("num_samples", clip.size))
+            check(clip.size == only, f"hold {only} samples, the model's only length", clip.size)
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
             hint = f"Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
             print(printable(f"{file}: {error}. {hint}"), file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
-        logits = session.run(["logits"], inputs)[0][0]
+        logits = logits_of(inputs)[0]
         if "event_thresholds" in metadata:
             thresholds, frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
             events = find_events(logits, labels, thresholds, frames)

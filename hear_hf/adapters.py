@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
 
 from .extras import require
-from .weight_files_hear import ADAPTER_CONFIG, check_ranks
+from .weight_files_hear import ADAPTER_CONFIG, check_ranks, check_weight_files
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,13 +29,15 @@ def load_adapter(folder: str | Path, trust_remote_code: bool = False) -> "PeftMo
 
     Raises:
         `ImportError`: PEFT is not installed; the message gives the command that installs it.
-        `ValueError`: Its rank is absurd.
+        `ValueError`: Its rank is absurd, or the base model, of whatever class, names weights outside of its folder or
+            repository.
     """
     require("An adapter", "peft", "peft")
     from peft import PeftConfig, PeftModel
 
     check_ranks(json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8")))
     adapter = PeftConfig.from_pretrained(str(folder))
+    check_weight_files(str(adapter.base_model_name_or_path), revision=adapter.revision)
     source = {"revision": adapter.revision or "main", "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     base = AutoModelForAudioClassification.from_pretrained(

@@ -9,6 +9,7 @@ ENCODER_FRAME_SECONDS = 0.02
 # Frame t spans the spectrogram frames 2t and 2t + 1, which are centred at 20 t ms and 20 t + 10 ms.
 FIRST_FRAME_SECONDS = 0.005
 DEFAULT_THRESHOLD = 0.5
+SPANS_AT_ONCE = 256  # each is copied: 25 MB of a median over 51 frames and 500 labels
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ def _medians(probabilities: np.ndarray, num_frames: int) -> np.ndarray:
     """The medians of all spans of so many frames, (n - num_frames + 1, num_labels)."""
     if len(probabilities) < num_frames:
         return probabilities[:0]
-    windows = np.lib.stride_tricks.sliding_window_view(probabilities, num_frames, axis=0)
-    # Label by label, as the windows of all labels would fill the memory.
-    return np.stack([np.median(windows[:, label], axis=-1) for label in range(windows.shape[1])], axis=1)
+    spans = np.lib.stride_tricks.sliding_window_view(probabilities, num_frames, axis=0)
+    return np.concatenate(
+        [np.median(spans[i : i + SPANS_AT_ONCE], axis=-1) for i in range(0, len(spans), SPANS_AT_ONCE)]
+    )
 
 
 class EventTracker:

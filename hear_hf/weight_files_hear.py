@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
+from transformers.utils import cached_file, is_peft_available
 
 ADAPTER_CONFIG = "adapter_config.json"
 MAX_RANK = 1024
@@ -16,21 +16,30 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "re
 
 def check_weight_files(model: str, **options: Any) -> None:
     """
-    Checks that a model names no weights outside of its folder or repository, by absolute paths or `..`, and that an
-    adapter beside it is no giant.
+    Checks that a model names no weights outside of its folder or repository, by absolute paths or `..`.
 
     Args:
         model (`str`): What `from_pretrained` is about to load: a folder, or a name of the Hub. A file that is missing
-            or broken is left to it.
+            or broken is left to it. Where an adapter is there, the base model that it names is checked too.
         **options: What `from_pretrained` was given.
 
     Raises:
         `ValueError`: An index of shards or the configuration names a file elsewhere, or a rank is absurd.
     """
+    base = _check_files(model, options)
+    if base is not None and is_peft_available():  # else Transformers looks for no adapter
+        _check_files(base, options)
+
+
+def _check_files(model: str, options: dict[str, Any]) -> str | None:
+    """Checks the files of a model, and returns the base model that an adapter among them names."""
+    base = None
     for path in _files(model, options):
         content = _read(path)
         if path.name == ADAPTER_CONFIG:
             check_ranks(content)
+            named = content.get("base_model_name_or_path")
+            base = named if isinstance(named, str) else base
         shards = content.get("weight_map")
         for name in (content.get("transformers_weights"), *(shards.values() if isinstance(shards, dict) else ())):
             if isinstance(name, str) and ("/" in name or "\\" in name):
@@ -38,6 +47,7 @@ def check_weight_files(model: str, **options: Any) -> None:
                     f"{path.name} must name weights beside it, found: {name[:100]!r}. Save the model anew with "
                     "save_pretrained."
                 )
+    return base
 
 
 def check_ranks(adapter: dict[str, Any]) -> None:

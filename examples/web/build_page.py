@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 
 from hear_hf.arguments import option, parse_arguments
 from hear_hf.deployment.onnx_dtypes import DTYPES
-from hear_hf.deployment.onnx_export import export_file, exported_files, load_classifier
+from hear_hf.deployment.onnx_export import export_file, exported_files
 from hear_hf.deployment.onnx_graph import to_onnx
 from hear_hf.deployment.onnx_session import open_session
+from hear_hf.exports import load_classifier
 from hear_hf.sharing.links import check_link
 from hear_hf.sharing.upload import SharingError
 

@@ -7,6 +7,7 @@ trainer.save_model()
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from ..rates import check_rates
 from .adapters import AdapterArguments, add_adapter, learning_head
 from .heads import embed, fit_head
 from .optimization import BatchNormCalibration, ClassificationLoss, balanced_label_weights, build_optimizer
+from .parts import collate_clips, in_parts
 from .runs import SaveAtEpochEnd
 from .supervised import SupervisedArguments, SupervisedTrainer
 
@@ -166,6 +168,29 @@ class FineTuningTrainer(SupervisedTrainer):
     processing_class: HEARFeatureExtractor
     compute_loss_func: ClassificationLoss
 
+    def get_eval_dataloader(self, *args, **kwargs) -> DataLoader:
+        return self._without_padding(super().get_eval_dataloader, *args, **kwargs)
+
+    def get_test_dataloader(self, *args, **kwargs) -> DataLoader:
+        return self._without_padding(super().get_test_dataloader, *args, **kwargs)
+
+    def _without_padding(self, get: Callable, *args, **kwargs) -> DataLoader:
+        """Gets batches for evaluation, which reads long clips in parts and pads these alone."""
+        padding, self.data_collator = self.data_collator, collate_clips
+        try:
+            return get(*args, **kwargs)
+        finally:
+            self.data_collator = padding
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """Computes the loss as Trainer does, where the batch is one for evaluation in parts."""
+
+        def classify(clips: list[torch.Tensor], **_) -> dict[str, torch.Tensor]:
+            return {"logits": in_parts(lambda **part: model(**part).logits, clips)}
+
+        called: Any = classify if "clips" in inputs else model
+        return super().compute_loss(called, inputs, *args, **kwargs)
+
     def train_head(self) -> None:
         """
         Trains a new head alone, on the training clips as they are.
@@ -179,7 +204,7 @@ class FineTuningTrainer(SupervisedTrainer):
         rate = self.processing_class.sampling_rate
         clips = prepare_clips(self.train_dataset, rate, cache=args.cache(rate))
         loader = DataLoader(
-            clips, args.eval_batch_size, collate_fn=self.data_collator, num_workers=args.dataloader_num_workers
+            clips, args.eval_batch_size, collate_fn=collate_clips, num_workers=args.dataloader_num_workers
         )
         embeddings, labels = embed(model, loader, self.compute_loss_context_manager)
         loss = fit_head(

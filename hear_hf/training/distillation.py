@@ -59,7 +59,7 @@ class DistillationArguments(PretrainingArguments):
         default=0.3, help="Weight of the cross entropy to the labels that clips have, summed over them."
     )
     label_window_seconds: float = option(
-        default=1.0,
+        default=2.0,
         help="With `frame_labels`: let a teacher of whole clips name what is in windows of this length, a quarter of "
         "it apart.",
     )

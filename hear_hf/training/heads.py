@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from .. import HEARForAudioFrameClassification
 from ..frame_head_hear import binary_loss, pool_frame_logits
+from .parts import in_parts
 
 BATCH_SIZE = 32
 
@@ -25,7 +26,7 @@ def embed(model: PreTrainedModel, loader: DataLoader, autocast: Callable) -> tup
 
     Args:
         model (`PreTrainedModel`): A classifier whose base model returns a `pooler_output`.
-        loader (`DataLoader`): Batches with `labels`.
+        loader (`DataLoader`): Batches of `collate_clips`.
         autocast (`Callable`): Gives the context in which the model runs.
 
     Returns:
@@ -34,10 +35,10 @@ def embed(model: PreTrainedModel, loader: DataLoader, autocast: Callable) -> tup
     base_model = model.base_model.eval()
     embeddings, labels = [], []
     for batch in tqdm(loader, desc="Reading clips for the head", leave=False):
-        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        labels.append(inputs.pop("labels"))
+        labels.append(batch["labels"].to(model.device))
+        clips = [clip.to(model.device) for clip in batch["clips"]]
         with autocast():
-            embeddings.append(base_model(**inputs).pooler_output.float())
+            embeddings.append(in_parts(lambda **part: base_model(**part).pooler_output, clips).float())
     return torch.cat(embeddings), torch.cat(labels)
 
 

@@ -1,8 +1,17 @@
 """Adapters of the `peft` package on HEAR: what is reloaded beside what was trained."""
 
+import json
+
 import pytest
 import torch
+from transformers import (
+    AutoModelForAudioClassification,
+    HubertConfig,
+    HubertForSequenceClassification,
+)
 
+from hear_hf import HEARForAudioClassification
+from hear_hf.adapters import load_adapter
 from helpers import noise, small_model
 
 peft = pytest.importorskip("peft", reason="adapters need the extra `peft`")
@@ -63,3 +72,32 @@ def test_a_sequence_classifier_s_adapter_finds_the_head_by_itself(batch):
     assert any("classifier.modules_to_save.default.dense.weight" in name for name in learning)
     loss = model(input_values=batch["input_values"], labels=batch["labels"]).loss
     assert loss.isfinite()
+
+
+def small_hubert():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    convolutions = {"conv_dim": (32, 32), "conv_kernel": (10, 3), "conv_stride": (5, 2)}
+    return HubertForSequenceClassification(HubertConfig(**sizes, **convolutions, num_conv_pos_embedding_groups=2))
+
+
+@pytest.mark.parametrize("make", [small_model, small_hubert])
+@pytest.mark.parametrize("place", ["../{}", "{folder}/{}"])
+def test_no_weights_outside_an_adapter_s_base_model_are_read(make, place, tmp_path):
+    base, model = tmp_path / "base", make()
+    model.save_pretrained(base, max_shard_size="20KB")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=PROJECTIONS))
+    adapted.save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(base)}))
+    index = json.loads((base / "model.safetensors.index.json").read_text())
+    first = min(index["weight_map"].values())
+    (base / first).rename(tmp_path / first)
+    other = place.format(first, folder=tmp_path)
+    index["weight_map"] = {key: other if name == first else name for key, name in index["weight_map"].items()}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    loaders = [load_adapter]
+    if make is small_model:
+        loaders += [HEARForAudioClassification.from_pretrained, AutoModelForAudioClassification.from_pretrained]
+    for load in loaders:
+        with pytest.raises(ValueError, match="model.safetensors.index.json must name weights beside it"):
+            load(tmp_path / "adapter")
