@@ -38,8 +38,8 @@ $(INTEGRATIONS)/.installed: pyproject.toml constraints.txt
 	$(INTEGRATIONS)/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[integrations]"
 	touch $@
 
-test-integrations: $(INTEGRATIONS)/.installed  ## run the tests of docs/integrations.md that need torchao, in .venv-integrations
-	$(INTEGRATIONS)/bin/python $(PYTEST) $(PYTEST_ARGS) tests/integrations
+test-integrations: $(INTEGRATIONS)/.installed  ## run the tests that need torchao or executorch, in .venv-integrations
+	$(INTEGRATIONS)/bin/python $(PYTEST) $(PYTEST_ARGS) tests/integrations tests/mobile tests/project/test_extras.py
 
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
 	$(OLDEST)/bin/python $(PYTEST) $(PYTEST_ARGS)
@@ -78,7 +78,7 @@ bench: venv  ## time HEAR beside the original and other models on one core, in s
 	$(VENV)/bin/python benchmarks/long_audio.py --minutes 1 10
 
 IMPORT_CHECK := 'import hear_hf; from transformers import AutoConfig; AutoConfig.for_model("hear"); print(hear_hf.__file__)'
-EXTRAS := data evaluation sharing train onnx
+EXTRAS := data evaluation sharing train onnx openvino executorch
 
 # -I keeps the source tree off the path: what is imported, and trains on a few tones, is the wheel.
 wheel: venv  ## build dist/, import the wheel in an environment of its own, and fine-tune there as docs/finetuning.md shows

@@ -32,6 +32,7 @@ class Settings:
     rounds: int = 3
     case_seconds: float = 60.0
     efficientat: Path | None = None
+    cpu_time: bool = False  # of the process, which other load on the machine does not lengthen
 
     @property
     def contestants(self) -> dict:
@@ -139,7 +140,7 @@ class Worker:
     def clock(self) -> float:
         if self.settings.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return time.process_time() if self.settings.cpu_time else time.perf_counter()
 
     def infer(self, model, inputs: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():

@@ -7,7 +7,8 @@ parameters:
         --teacher_name_or_path mn04 speech_embedding --teacher_trust_remote_code \
         --config_overrides hidden_size=128,intermediate_size=512,num_hidden_layers=4,task_hidden_size=128
 
-The result names sounds at once: `predict.py runs/distilled clip.wav`.
+The result names sounds at once: `predict.py runs/distilled clip.wav`. With `--frame_labels` it also says when each is
+heard.
 """
 
 from transformers import set_seed
@@ -22,10 +23,13 @@ from hear_hf.training.distillation import (
     DistillationModel,
     DistillationTrainer,
     LossWeights,
+    use_labels,
+)
+from hear_hf.training.distillation_students import (
     StudentArguments,
+    check_frame_labels,
     load_student,
     load_student_config,
-    use_labels,
 )
 from hear_hf.training.distillation_teachers import (
     DistillationTeacherArguments,
@@ -53,6 +57,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         teachers = load_stored_teachers(data_args, training_args.device)
     else:
         teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
+    check_frame_labels(model_args, first_labelled(teachers))
     train, validation = load_clips(config, data_args, training_args)
     for clips in (train, validation):
         use_labels(clips, first_labelled(teachers))

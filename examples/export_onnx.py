@@ -32,10 +32,11 @@ from hear_hf.deployment.onnx_export import (
     earlier_files,
     export_file,
     exported_files,
-    load_classifier,
     measure_pytorch,
+    table_head,
 )
 from hear_hf.deployment.onnx_graph import to_onnx
+from hear_hf.exports import load_classifier
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,14 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     copy_configuration(named.model, folder)
 
-    print(f"{'':10}       MiB   difference   ms for 10 s   ({torch.get_num_threads()} threads)")
-    pytorch = measure_pytorch(model)
-    print(f"{'PyTorch':10}{pytorch.mib:10.1f}{'':13}{pytorch.milliseconds:14.1f}", flush=True)
+    print(table_head())
+    print(measure_pytorch(model).row("PyTorch"), flush=True)
     graph = to_onnx(model)
     for dtype in args.dtype:
         file = export_file(graph, dtype, model, folder, clips)
-        cells = f"{file.mib:10.1f}{file.difference:13.1e}{file.milliseconds:14.1f}"
-        print(f"{dtype:10}{cells}   {exported_files(folder)[dtype]}", flush=True)
+        print(file.row(dtype, exported_files(folder)[dtype]), flush=True)
     if earlier := earlier_files(folder):
         print(earlier)
 

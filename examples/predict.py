@@ -103,9 +103,10 @@ def shown_events() -> Iterator[Callable]:
     """Shows a line for each event, below the name of its file."""
 
     def show(name: str, events: list[HEAREvent]) -> None:
-        tqdm.write(name if events else f"{name}: nothing is heard")
+        tqdm.write(on_one_line(name if events else f"{name}: nothing is heard"))
         for event in events:
-            tqdm.write(f"{event.start:9.2f} s to {event.end:7.2f} s  {event.label} {event.score:.2f}")
+            label = on_one_line(event.label)
+            tqdm.write(f"{event.start:9.2f} s to {event.end:7.2f} s  {label} {event.score:.2f}")
 
     yield show
 

@@ -1,8 +1,10 @@
-"""Names the sounds in audio files with a file of `export_onnx.py`, without PyTorch; of a model of frames also when.
+"""Names the sounds in audio files with an exported model, without PyTorch; of a model of frames also when.
 
     python run_onnx.py onnx/model_quantized.onnx one.wav two.flac
+    python run_onnx.py openvino_model.xml one.wav two.flac
 
-Needs `pip install onnxruntime soundfile`, and soxr for files at another rate than the model's.
+A file of `export_onnx.py` needs `pip install onnxruntime soundfile`, one of `export_openvino.py` openvino in place of
+onnxruntime, and files at another rate than the model's soxr.
 """
 
 import io
@@ -10,14 +12,14 @@ import json
 import re
 import struct
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import soundfile
 
-MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels
+MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, or at the model's rate
 BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
 MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
 # Where one of several files that are joined begins: an MP3 file, a link of Ogg, a FLAC file.
@@ -62,15 +64,15 @@ def declared_frames(audio: soundfile.SoundFile, num_frames: int, content: bytes)
     return num_frames * declared / held if held and declared < 2**31 - 2**16 else 0  # more stands for "unknown"
 
 
-def decode(content: bytes) -> tuple[np.ndarray, int, float, int]:
+def decode(content: bytes, sampling_rate: int) -> tuple[np.ndarray, int, float, int]:
     """The averaged channels of a file, their rate, the seconds it declares, and how many bytes are left unread."""
     file, blocks, num_frames = io.BytesIO(mended(content)), [], 0
     with ForwardFile(file) as audio:
-        rate, num_decoded = audio.samplerate, audio.frames * audio.channels if audio.frames < 2**40 else 0
+        rate, declared = audio.samplerate, audio.frames if audio.frames < 2**40 else 0
         check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
         while not blocks or len(blocks[-1]):
-            num_decoded = max(num_decoded, num_frames * audio.channels)
-            check(num_decoded <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", num_decoded)
+            count = round(max(declared, num_frames) * max(audio.channels, sampling_rate / rate))
+            check(count <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", count)
             blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
             num_frames += len(blocks[-1])
         declared = declared_frames(audio, num_frames, file.getvalue()) / rate
@@ -83,9 +85,9 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     check(Path(file).is_file() and Path(file).stat().st_size <= 8 * MAX_DECODED, "be a file of at most 4 GiB", "none")
     content = Path(file).read_bytes()
     starts = [0, *[start.start() for start in START.finditer(content)][1:], len(content)]
-    whole = decode(content) if len(starts) == 2 or content[:4] != b"fLaC" else None
+    whole = decode(content, sampling_rate) if len(starts) == 2 or content[:4] != b"fLaC" else None
     # Of joined files libsndfile reads the first alone, or none where they are FLAC.
-    parts = [whole] if whole and not whole[-1] else [decode(content[start:stop]) for start, stop in pairwise(starts)]
+    parts = [whole] if whole and not whole[-1] else [decode(content[a:b], sampling_rate) for a, b in pairwise(starts)]
     clip, rate, declared = np.concatenate([part[0] for part in parts]), parts[0][1], sum(part[2] for part in parts)
     seconds, unread = len(clip) / rate, sum(part[-1] for part in parts)
     check(not unread, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
@@ -103,6 +105,10 @@ def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     except ImportError as error:
         raise ValueError(f"it must be at {sampling_rate} Hz, found {rate} Hz; or `pip install soxr`") from error
     return soxr.resample(clip, rate, sampling_rate)
+
+
+def printable(text: str) -> str:  # for the terminal, which no name may control
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
@@ -123,38 +129,64 @@ def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], 
     heard = np.pad(scores >= thresholds, ((1, 1), (0, 0)))
     for index, label in enumerate(labels):
         for first, stop in np.flatnonzero(np.diff(heard[:, index])).reshape(-1, 2):
-            start, end = (round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop))  # 5 ms into their hops
+            start, end = (round(max(0.02 * frame - 0.005, 0), 3) for frame in (first, stop))  # centred at 5 ms
             found.append((start, end, label, scores[first:stop, index].max()))
     return sorted(found, key=lambda event: (event[0], event[2]))
 
 
+def open_onnx(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
+    """What gives the logits of inputs, and the metadata of a file of export_onnx.py."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["logits"], inputs)[0], session.get_modelmeta().custom_metadata_map
+
+
+def open_openvino(path: str) -> tuple[Callable[[dict], np.ndarray], dict[str, str]]:
+    """The same of a file of export_openvino.py, which may ask for a precision."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    metadata = json.loads(model.get_rt_info("hear_hf").astype(str)) if model.has_rt_info("hear_hf") else {}
+    settings = {"INFERENCE_PRECISION_HINT": metadata["precision"]} if "precision" in metadata else {}
+    compiled = core.compile_model(model, "CPU", settings)
+    return lambda inputs: compiled(inputs)["logits"], metadata
+
+
 def main(model: str, *files: str, top_k: int = 3) -> None:
+    made_by = "be a file of export_onnx.py or export_openvino.py, such as onnx/model_quantized.onnx"
     if not Path(model).is_file():
-        sys.exit(f"The model must be a file of export_onnx.py, such as onnx/model_quantized.onnx, found no {model}")
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
+        sys.exit(f"The model must {made_by}, found no {model}")
+    try:
+        logits_of, metadata = (open_openvino if model.endswith(".xml") else open_onnx)(model)
+    except ImportError as error:
+        sys.exit(f"{model} needs {error.name}, not installed here: pip install {error.name}")
+    if "labels" not in metadata:
+        sys.exit(f"The model must {made_by}, found one without labels: {model}")
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
     num_refused = 0
     for file in files:
-        name = "".join(one if one.isprintable() else repr(one)[1:-1] for one in file)  # for the terminal
         try:
             clip = read_clip(file, sampling_rate)[None]
+            only = int(metadata.get("num_samples", clip.size))
+            check(clip.size == only, f"hold {only} samples, the model's only length", clip.size)
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
             reason = getattr(error, "error_string", error)  # of libsndfile, which knows no name of bytes
-            print(f"{name}: {reason}. Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav", file=sys.stderr)
+            hint = f"Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
+            print(printable(f"{file}: {reason}. {hint}"), file=sys.stderr)
             continue
         inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
-        logits = session.run(["logits"], inputs)[0][0]
+        logits = logits_of(inputs)[0]
         if "event_thresholds" in metadata:
-            thresholds, median_frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
-            events = find_events(logits, labels, thresholds, median_frames)
+            thresholds, frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
+            events = find_events(logits, labels, thresholds, frames)
             found = [f"{label} {start:.2f}-{end:.2f} s {score:.3f}" for start, end, label, score in events]
-            print(f"{file}: " + (", ".join(found) or "nothing"))
-            continue
-        scores = scores_of(logits, metadata["problem_type"])
-        best = scores.argsort()[::-1][:top_k]
-        print(f"{name}: " + ", ".join(f"{labels[i]} {scores[i]:.3f}" for i in best))
+        else:
+            scores = scores_of(logits, metadata["problem_type"])
+            found = [f"{labels[i]} {scores[i]:.3f}" for i in scores.argsort()[::-1][:top_k]]
+        print(printable(f"{file}: " + (", ".join(found) or "nothing")))
     if num_refused:
         sys.exit(f"{num_refused} of {len(files)} files could not be read.")
 

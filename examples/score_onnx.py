@@ -12,8 +12,8 @@ import torch
 from hear_hf.arguments import parse_arguments
 from hear_hf.classifiers import loading
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
-from hear_hf.deployment.onnx_export import load_classifier
 from hear_hf.deployment.onnx_scoring import ScoringArguments, contestants, score
+from hear_hf.exports import load_classifier
 
 
 def main(argv: list[str] | None = None) -> None:

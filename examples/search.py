@@ -9,8 +9,9 @@ Where `faiss` is installed, it searches through an index of FAISS (`pip install 
 
 import logging
 import sys
+from pathlib import Path
 
-from hear_hf.arguments import command_parser
+from hear_hf.arguments import command_parser, on_one_line, printable
 from hear_hf.evaluation.search import EmbeddingIndex, SearchArguments, search, write_csv
 from hear_hf.evaluation.search_page import write_page
 
@@ -23,18 +24,19 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         groups = search(EmbeddingIndex.load(named.index, args.faiss_factory), args)
-    except ValueError as error:
-        sys.exit(str(error))
+    except (OSError, ValueError) as error:
+        sys.exit(printable(str(error)))
     for heading, hits in groups:
-        print(heading)
+        print(on_one_line(heading))
         for hit in hits:
-            print(f"  {hit.similarity:.3f}  {hit.path}  {hit.start:.1f} to {hit.end:.1f} s  {', '.join(hit.labels)}")
+            found = f"{hit.path}  {hit.start:.1f} to {hit.end:.1f} s  {', '.join(hit.labels)}"
+            print(f"  {hit.similarity:.3f}  {on_one_line(found)}")
     if not groups:
         print("Nothing was found.")
     if args.output_file:
         write_csv(groups, args.output_file)
     if args.page:
-        write_page(f"Found in {named.index}", groups, args.page)
+        write_page(f"Found in {Path(named.index).resolve().name}", groups, args.page)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def shown(found: dict) -> dict[str, float]:
 
 
 def written(found: dict) -> str:
-    return ", ".join(f"{label} {score:.1%}" for label, score in shown(found).items()) or "none of the labels"
+    names = ", ".join(f"{label} {score:.1%}" for label, score in shown(found).items())
+    return on_one_line(names) or "none of the labels"
 
 
 def print_windows(stream: HEARStream, blocks: Iterable[np.ndarray], as_json: bool) -> None:
@@ -86,7 +87,7 @@ def event_tracker(stream: HEARStream) -> EventTracker:
 
 def print_events(events: list[HEAREvent], as_json: bool) -> None:
     for event in events:
-        text = f"{event.start:7.2f} s to {event.end:.2f} s: {event.label} {event.score:.1%}"
+        text = f"{event.start:7.2f} s to {event.end:.2f} s: {on_one_line(event.label)} {event.score:.1%}"
         print(json.dumps(asdict(event)) if as_json else text, flush=True)
 
 

@@ -1,17 +1,16 @@
 """Classifiers whose folder holds an adapter of PEFT beside the name of its base model. Needs the extra `peft`."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
 
 from .extras import require
-from .weight_files_hear import check_weight_files
+from .weight_files_hear import ADAPTER_CONFIG, check_ranks, check_weight_files
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -30,11 +29,13 @@ def load_adapter(folder: str | Path, trust_remote_code: bool = False) -> "PeftMo
 
     Raises:
         `ImportError`: PEFT is not installed; the message gives the command that installs it.
-        `ValueError`: The base model, of whatever class, names weights outside of its folder or repository.
+        `ValueError`: Its rank is absurd, or the base model, of whatever class, names weights outside of its folder or
+            repository.
     """
     require("An adapter", "peft", "peft")
     from peft import PeftConfig, PeftModel
 
+    check_ranks(json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8")))
     adapter = PeftConfig.from_pretrained(str(folder))
     check_weight_files(str(adapter.base_model_name_or_path), revision=adapter.revision)
     source = {"revision": adapter.revision or "main", "trust_remote_code": trust_remote_code}

@@ -19,7 +19,9 @@ MAX_SIZES = {
     "num_mel_bins": 1024,
     "n_fft": 2**16,
     "sampling_rate": 768_000,
+    "event_median_frames": 2**10,
 }
+MAX_WINDOWS_PER_FFT = 8  # a transform takes its time for each frame of 10 ms
 # Fields with the type of a size or of a share that are neither. Some have a check of their own.
 NEITHER_SIZE_NOR_SHARE = {
     "window_overlap",
@@ -126,7 +128,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         event_thresholds (`list[float]`, *optional*):
             For each label the probability from which on a frame is part of an event; 0.5 by default.
         event_median_frames (`int`, *optional*, defaults to 1):
-            Frames of the median filter over the probabilities, in front of these thresholds; odd.
+            Frames of the median filter over the probabilities, in front of these thresholds; odd, at most 1023.
         false_alarm_rate (`float`, *optional*):
             Share of clips of none of the labels on which a label's score, a sigmoid, reaches 0.5: the biases hold
             thresholds that were chosen for it. `None` where none were chosen.
@@ -136,7 +138,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             Rate of the waveform in Hz, and of the log-power branch. At least 16000 and a multiple of 200, so that
             25 ms and 10 ms are whole numbers of samples. The log-mel branch always reads 16 kHz.
         n_fft (`int`, *optional*, defaults to 1024):
-            Size of the log-power branch's Fourier transform, in samples at `sampling_rate`.
+            Size of the log-power branch's Fourier transform, in samples at `sampling_rate`: 25 to 200 ms.
         num_mel_bins (`int`, *optional*, defaults to 128):
             Mel bins of the log-mel branch.
         layer_norm_eps (`float`, *optional*, defaults to 1e-05):
@@ -234,6 +236,12 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: sizes that cannot go together are refused."""
         _require_sizes_and_shares(self, HEARConfig)
+        _require_few_labels(self.num_labels)
+        names = self.id2label or {}
+        _require(
+            sorted(names) == list(range(len(names))) and all(_is_text(name) for name in names.values()),
+            f"`id2label` must give the labels from 0 on a name each, found: {str(names)[:100]}",
+        )
         if self.false_alarm_rate is not None:
             _require_share(self, "false_alarm_rate")
         has_hidden_layer = self.classifier_proj_size is not None
@@ -243,9 +251,9 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         _require_divisor(self, "task_num_attention_heads", "task_hidden_size")
         _require_windows_and_rate(self)
         _require(
-            self.n_fft >= self.win_length,
-            f"`n_fft` must hold a window of 25 ms, found: n_fft={self.n_fft} and sampling_rate={self.sampling_rate}, "
-            f"where 25 ms are {self.win_length} samples",
+            self.win_length <= self.n_fft <= MAX_WINDOWS_PER_FFT * self.win_length,
+            f"`n_fft` must hold a window of 25 ms, and at most {MAX_WINDOWS_PER_FFT} of them, found: "
+            f"n_fft={self.n_fft} and sampling_rate={self.sampling_rate}, where 25 ms are {self.win_length} samples",
         )
         _require(
             self.mask_feature_length <= self.hidden_size,
@@ -267,6 +275,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
             *([(1, "classifier_proj_size", "num_labels")] if has_hidden_layer else []),
             (1, "hidden_size", "codebook_size"),
         )
+        _require_few_outputs(self, "codebook_size")
 
 
 @strict
@@ -400,6 +409,7 @@ class HEARQuantizerConfig(HEARFrameGrid, PreTrainedConfig):
             (2, "num_mel_bins", "decoder_hidden_size"),
             *([(1, "teacher_hidden_size", "decoder_hidden_size")] if self.teacher_hidden_size else []),
         )
+        _require_few_outputs(self, "codebook_size", "teacher_hidden_size")
 
 
 def _require_sizes_and_shares(config: PreTrainedConfig, config_class: type) -> None:
@@ -458,11 +468,25 @@ def _require_events(config: PreTrainedConfig) -> None:
     )
 
 
+def _is_text(name: object) -> bool:
+    """Whether it can be written: JSON may hold halves of letters too."""
+    return isinstance(name, str) and name == name.encode(errors="ignore").decode()
+
+
 def _require_few_labels(num_labels: int | None) -> None:
+    is_whole = num_labels is None or isinstance(num_labels, int)
+    _require(is_whole, f"`num_labels` must be a whole number, found: {num_labels!r}")
     _require(
         num_labels is None or num_labels <= MAX_LABELS,
         f"`num_labels` must be at most {MAX_LABELS}, found: {num_labels}",
     )
+
+
+def _require_few_outputs(config: PreTrainedConfig, *names: str) -> None:
+    """Refuses what would make too many numbers of each frame of 20 ms, however narrow the layer before it."""
+    for name in names:
+        size = getattr(config, name) or 0
+        _require(size <= MAX_LABELS, f"`{name}` must be at most {MAX_LABELS}, found: {name}={size}")
 
 
 def _layer_matrices(num_layers: int, width: str, inner: str) -> list[tuple[int, str, str]]:

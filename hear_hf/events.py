@@ -9,6 +9,7 @@ ENCODER_FRAME_SECONDS = 0.02
 # Frame t spans the spectrogram frames 2t and 2t + 1, which are centred at 20 t ms and 20 t + 10 ms.
 FIRST_FRAME_SECONDS = 0.005
 DEFAULT_THRESHOLD = 0.5
+SPANS_AT_ONCE = 256  # each is copied: 25 MB of a median over 51 frames and 500 labels
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def _medians(probabilities: np.ndarray, num_frames: int) -> np.ndarray:
     """The medians of all spans of so many frames, (n - num_frames + 1, num_labels)."""
     if len(probabilities) < num_frames:
         return probabilities[:0]
-    return np.median(np.lib.stride_tricks.sliding_window_view(probabilities, num_frames, axis=0), axis=-1)
+    spans = np.lib.stride_tricks.sliding_window_view(probabilities, num_frames, axis=0)
+    return np.concatenate(
+        [np.median(spans[i : i + SPANS_AT_ONCE], axis=-1) for i in range(0, len(spans), SPANS_AT_ONCE)]
+    )
 
 
 class EventTracker:
@@ -65,7 +69,7 @@ class EventTracker:
             them later.
 
     Raises:
-        `ValueError`: The numbers of labels and thresholds differ.
+        `ValueError`: The numbers of labels and thresholds differ, or `median_frames` is even.
     """
 
     def __init__(self, labels: Sequence[str], thresholds: Sequence[float] | None = None, median_frames: int = 1):
@@ -75,6 +79,8 @@ class EventTracker:
                 f"There must be a threshold for each label, found: {len(thresholds)} for {len(labels)} labels. Choose "
                 "thresholds for these labels, or none."
             )
+        if median_frames < 1 or median_frames % 2 == 0:
+            raise ValueError(f"`median_frames` must be odd and positive, found: {median_frames}.")
         self.labels, self.thresholds, self.median_frames = list(labels), np.asarray(thresholds), median_frames
         self._reset()
 

@@ -46,10 +46,11 @@ class HEARFeatureExtractor(SequenceFeatureExtractor):
         return_attention_mask: bool = True,
         **kwargs,
     ):
-        if not MEL_SAMPLING_RATE <= sampling_rate <= MAX_SIZES["sampling_rate"]:
+        is_whole = isinstance(sampling_rate, int | np.integer)
+        if not is_whole or not MEL_SAMPLING_RATE <= sampling_rate <= MAX_SIZES["sampling_rate"]:
             raise ValueError(
                 f"`sampling_rate` must be from {MEL_SAMPLING_RATE} to {MAX_SIZES['sampling_rate']} Hz, found: "
-                f"{sampling_rate}. Give the model's, `config.sampling_rate`."
+                f"{sampling_rate!r}. Give the model's, `config.sampling_rate`."
             )
         super().__init__(
             feature_size=feature_size,

@@ -107,6 +107,10 @@ class HEARStream:
         self.block_checks = BlockChecks(sampling_rate=self.sampling_rate)
         self.clip_checks._check_sampling_rate(sampling_rate)
 
+        if not np.isfinite([window_seconds, hop_seconds, segment_seconds]).all():
+            raise ValueError(
+                f"Lengths must be finite, found: {window_seconds=}, {hop_seconds=}, {segment_seconds=}. Give seconds."
+            )
         self.window, self.hop, self.segment = (  # in samples
             round(seconds * self.sampling_rate) for seconds in (window_seconds, hop_seconds, segment_seconds)
         )

@@ -127,7 +127,8 @@ def build_app(classifier: Classifier) -> gr.Blocks:
                     info="Shorter: when? Longer: what?",
                     visible=not classifier.has_frames,
                 )
-                threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info="Least score in the table")
+                info = "0.5: each label's own" if classifier.has_thresholds else "Least score in the table"
+                threshold = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Threshold", info=info)
                 own = "" if os.path.exists(classifier.name) else classifier.name  # no visitor needs the server's path
                 name = gr.Textbox(own, label="Model", info="A repository of the Hub", visible=bool(visitors_models()))
             with gr.Column(scale=3, min_width=320):

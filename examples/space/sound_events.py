@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from audio.visitors import SILENT_PEAK
+from events import DEFAULT_THRESHOLD, frame_boundaries, median_filter
 
 try:
     import hear_hf  # noqa: F401 (registers HEAR with the Auto classes)
@@ -78,6 +79,10 @@ class Classifier:
         self.sampling_rate = self.feature_extractor.sampling_rate
         self.labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
         self.has_frames = auto_class is AutoModelForAudioFrameClassification
+        self.has_thresholds = self.has_frames and self.config.event_thresholds is not None
+        self.thresholds = np.full(len(self.labels), DEFAULT_THRESHOLD)
+        if self.has_thresholds:
+            self.thresholds = np.array(self.config.event_thresholds)
 
     @torch.inference_mode()
     def hear_frames(self, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,6 +108,8 @@ def _split_revision(name: str) -> tuple[str, str | None]:
 def _revision_of_bounded_size(repository: str, revision: str | None) -> str:
     """The commit whose files were found small enough, so that no other is loaded."""
     info = HfApi(token=False).model_info(repository, revision=revision, files_metadata=True)
+    if any(file.rfilename == "adapter_config.json" for file in info.siblings or []):
+        raise ValueError("it must be a whole model, found an adapter, which would load another model of any size")
     files = [file for file in info.siblings or [] if file.rfilename.endswith((".json", ".safetensors"))]
     size = sum(math.inf if file.size is None else file.size for file in files)
     if size > MAX_MODEL_BYTES:
@@ -116,6 +123,12 @@ def _check_config(config) -> None:
         raise ValueError(f"its config names a {config.model_type!r} model, architectures {architectures}")
     if config.problem_type == "regression":
         raise ValueError("its `problem_type` is regression, and its outputs are no scores of labels")
+    is_frames_model = AUTO_CLASSES[architectures[0]] is AutoModelForAudioFrameClassification
+    if is_frames_model and len(config.event_thresholds or config.id2label) != config.num_labels:
+        raise ValueError(
+            f"its `event_thresholds` must be one for each of {config.num_labels} labels, found "
+            f"{len(config.event_thresholds)}"
+        )
 
 
 @dataclass
@@ -124,7 +137,8 @@ class Hearing:
 
     `clip_scores` (num_labels,) are of the whole clip, `scores` (num_windows, num_labels) of its windows, 0 where one
     is silent, or of its frames. A window counts for the time around its middle: window i from `edges[i]` to
-    `edges[i + 1]`, in seconds.
+    `edges[i + 1]`, in seconds. `thresholds` (num_labels,) are the scores from which the model says that it hears a
+    label.
     """
 
     waveform: np.ndarray
@@ -133,11 +147,19 @@ class Hearing:
     clip_scores: np.ndarray
     scores: np.ndarray
     edges: np.ndarray
+    thresholds: np.ndarray
 
-    def segments(self, threshold: float) -> list[tuple[float, float, str, float]]:
-        """Start and end in seconds, label and mean score of each stretch where a label reaches the threshold."""
+    def segments(self, strictness: float = 0.5) -> list[tuple[float, float, str, float]]:
+        """
+        Start and end in seconds, label and mean score of each stretch where a label reaches its threshold.
+
+        Args:
+            strictness (`float`, *optional*, defaults to 0.5): Multiplies the odds of the model's own thresholds by its
+                own: 0.5 leaves them as they are, and those of 0.5 become it.
+        """
         found = []
-        for label, scores in zip(self.labels, self.scores.T, strict=True):
+        pro, contra = self.thresholds * strictness, (1 - self.thresholds) * (1 - strictness)
+        for label, threshold, scores in zip(self.labels, pro / (pro + contra), self.scores.T, strict=True):
             heard = np.concatenate([[False], scores >= threshold, [False]])
             for first, stop in np.flatnonzero(heard[1:] != heard[:-1]).reshape(-1, 2):
                 found.append((self.edges[first], self.edges[stop], label, scores[first:stop].mean()))
@@ -163,9 +185,10 @@ def hear(
     rate = classifier.sampling_rate
     if classifier.has_frames:
         clip_scores, scores = classifier.hear_frames(waveform)
-        between = 0.02 * np.arange(1, len(scores)) - 0.005  # a frame is centred 5 ms into its 20 ms
-        edges = np.concatenate([[0], between, [len(waveform) / rate]])
-        return Hearing(waveform, rate, classifier.labels, clip_scores, scores, edges)
+        scores = median_filter(scores, classifier.config.event_median_frames)
+        edges = frame_boundaries(len(scores))
+        edges[-1] = len(waveform) / rate
+        return Hearing(waveform, rate, classifier.labels, clip_scores, scores, edges, classifier.thresholds)
     length = round(window_seconds * rate)
     hop = length // HOPS_PER_WINDOW
     num_windows = 1 + max(0, math.ceil((len(waveform) - length) / hop))
@@ -178,4 +201,5 @@ def hear(
         if audible:
             scores[list(audible)] = classifier(list(audible.values()))
     edges = np.concatenate([[0], starts[1:] + (length - hop) / 2, [len(waveform)]]) / rate
-    return Hearing(waveform, rate, classifier.labels, classifier([waveform])[0], scores, edges)
+    clip_scores = classifier([waveform])[0]
+    return Hearing(waveform, rate, classifier.labels, clip_scores, scores, edges, classifier.thresholds)

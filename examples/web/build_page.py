@@ -19,9 +19,12 @@ from tempfile import TemporaryDirectory
 
 from hear_hf.arguments import option, parse_arguments
 from hear_hf.deployment.onnx_dtypes import DTYPES
-from hear_hf.deployment.onnx_export import export_file, exported_files, load_classifier
+from hear_hf.deployment.onnx_export import export_file, exported_files
 from hear_hf.deployment.onnx_graph import to_onnx
 from hear_hf.deployment.onnx_session import open_session
+from hear_hf.exports import load_classifier
+from hear_hf.sharing.links import check_link
+from hear_hf.sharing.upload import SharingError
 
 HERE = Path(__file__).parent
 SOURCES = ("index.html", "style.css", "README.md", *(path.name for path in HERE.glob("*.js")))
@@ -80,12 +83,8 @@ def add_model(page: Path, scratch: Path, args: PageArguments) -> None:
     graph = exported_files(scratch)[args.dtype]
     compress(graph, page / "model.onnx.gzip")
 
-    for path in Path(args.model_name_or_path).glob(LICENCES):
-        shutil.copy(path, page)
-    sounds = sorted(args.sounds_dir.glob("*.ogg"))
-    (page / "sounds").mkdir()
-    for path in sounds:
-        shutil.copy(path, page / "sounds")
+    copy_own(Path(args.model_name_or_path), LICENCES, page)
+    sounds = copy_own(args.sounds_dir, "*.ogg", page / "sounds")
     stated = open_session(graph).get_modelmeta().custom_metadata_map
     about = {
         "name": stated["model"],
@@ -95,6 +94,19 @@ def add_model(page: Path, scratch: Path, args: PageArguments) -> None:
         "examples": [f"sounds/{path.name}" for path in sounds],
     }
     (page / "model.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def copy_own(folder: Path, pattern: str, target: Path) -> list[Path]:
+    """Copies files of a folder, but none that a link would take from elsewhere to the page, and lists them."""
+    target.mkdir(exist_ok=True)
+    paths = sorted(folder.glob(pattern))
+    for path in paths:
+        try:
+            check_link(path, folder)
+        except SharingError as error:
+            raise SystemExit(str(error)) from error
+        shutil.copy(path, target)
+    return paths
 
 
 def compress(source: Path, target: Path) -> None:

@@ -72,7 +72,11 @@ def _rows(path: Path) -> list[list[str]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be text in UTF-8, found another encoding. Save it as UTF-8.") from error
     separator = SEPARATORS.get(path.suffix.lower(), "\t")
-    return [row for row in csv.reader(text.splitlines(), delimiter=separator, quoting=csv.QUOTE_MINIMAL) if any(row)]
+    try:  # line by line, as a quotation mark that nothing closes would swallow the lines that follow
+        rows = [next(csv.reader([line], delimiter=separator)) for line in text.split("\n") if line]
+    except csv.Error as error:
+        raise ValueError(f"{path} must have cells of a readable length, found: {error}. Correct it.") from error
+    return [row for row in rows if any(row)]
 
 
 def _read_dcase(path: Path, rows: list[list[str]]) -> dict[str, list[Event]]:

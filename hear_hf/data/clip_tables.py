@@ -1,8 +1,11 @@
 """Tables of clips in a parquet file: encoded audio and, of each clip, its source, its licence and further texts."""
 
+import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
+from datasets import Dataset
+from filelock import FileLock, Timeout
+
+from .decoded_cache import digest
 
 CLIPS_PER_ROW_GROUP = 128  # some megabytes, as much as is read at once
 FORMATS = {"opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
@@ -28,6 +35,45 @@ def encode_clip(samples: np.ndarray, sampling_rate: int, audio_format: str = "op
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(samples, -1, 1), sampling_rate, format=container, subtype=subtype)
     return buffer.getvalue()
+
+
+@contextmanager
+def tables_of_one_run(folder: Path, stem: str, num_clips: int, clips_per_file: int) -> Iterator[dict[Path, range]]:
+    """
+    Keeps other runs out of a folder of tables.
+
+    Args:
+        folder (`Path`): Is made if need be.
+        stem (`str`): What the names of the tables begin with.
+        num_clips (`int`): Clips of all tables.
+        clips_per_file (`int`): Clips of each of them but the last.
+
+    Yields:
+        The positions of the clips of each table, by its path.
+
+    Raises:
+        `ValueError`: Tables of another run are there, or one is at work.
+    """
+    starts = range(0, num_clips, clips_per_file)
+    names = [f"{stem}-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
+    folder.mkdir(parents=True, exist_ok=True)
+    others = sorted({path.name for path in folder.glob("*.parquet")} - {*names})
+    if others:
+        raise ValueError(f"{folder} must hold tables of this run alone, found {others[0]}. Give another --output_dir.")
+    places = [range(start, min(start + clips_per_file, num_clips)) for start in starts]
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield {folder / name: place for name, place in zip(names, places, strict=True)}
+    except Timeout as error:
+        raise ValueError(f"{folder} must be of one run, found another at work. Wait for its end.") from error
+
+
+def digest_of(clips: Dataset) -> str:
+    """Tells the clips of a table from others: by their bytes, or by path, size and time of change of their files."""
+    found = hashlib.sha256()
+    for audio in clips["audio"]:
+        found.update(digest(audio or {}))
+    return found.hexdigest()
 
 
 class PartialTable:

@@ -41,6 +41,8 @@ class ClipReader:
     Args:
         sampling_rate (`int`): The rate to decode to, in Hz.
         max_length_seconds (`float`, *optional*): Cut a crop of this length out of each longer clip, at random.
+        min_crop_seconds (`float`, *optional*):
+            Cut crops of a random length, between this and `max_length_seconds`, out of the clips that are longer.
         min_length_seconds (`float`, *optional*, defaults to 0.04): Shorter clips are unusable: two encoder frames.
         seed (`int`, *optional*, defaults to 0): The seed of all draws.
         align_samples (`int`, *optional*):
@@ -58,6 +60,7 @@ class ClipReader:
         align_samples: int | None = None,
         teacher: TeacherFeatures | None = None,
         cache: DecodedCache | None = None,
+        min_crop_seconds: float | None = None,
     ):
         if max_length_seconds is not None and max_length_seconds < min_length_seconds:
             raise ValueError(
@@ -66,7 +69,12 @@ class ClipReader:
             )
         self.sampling_rate, self.hop_length = sampling_rate, sampling_rate // 100
         self.max_samples = None if max_length_seconds is None else round(max_length_seconds * sampling_rate)
-        self.min_length_seconds = min_length_seconds
+        if min_crop_seconds is not None and not min_length_seconds <= min_crop_seconds <= (max_length_seconds or 0):
+            raise ValueError(
+                f"`min_crop_seconds` must lie between {min_length_seconds} and `max_length_seconds`, found: "
+                f"{min_crop_seconds} with {max_length_seconds}"
+            )
+        self.min_length_seconds, self.min_crop_seconds = min_length_seconds, min_crop_seconds
         self.align_samples = align_samples or 2 * self.hop_length
         self.seed, self.teacher, self.cache = seed, teacher, cache
         self.label2id: dict[str, int] = {}
@@ -98,11 +106,7 @@ class ClipReader:
         again = [listing, turn] if turn else [listing] if listing else []  # listed or drawn again is cropped anew
         rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *again])
         example: dict[str, Any] = {"seed": int(rng.integers(2**31))}
-        start, stop = 0, len(samples)
-        if self.max_samples is not None and len(samples) > self.max_samples:
-            num_starts = (len(samples) - self.max_samples) // self.align_samples + 1
-            start = int(rng.integers(num_starts)) * self.align_samples
-            stop = start + self.max_samples
+        start, stop = self._crop(len(samples), rng)
         example["input_values"] = as_float(samples[start:stop])  # of a cached clip no more than this is converted
         num_frames = num_encoder_frames(stop - start, self.hop_length)
         if self.teacher is not None:
@@ -129,6 +133,17 @@ class ClipReader:
         if samples.min() == samples.max():
             raise UnusableClip("it is silent")
         return samples
+
+    def _crop(self, num_samples: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Where a crop of a clip of this length starts and stops."""
+        length = self.max_samples
+        if length is not None and self.min_crop_seconds is not None:
+            length = round(rng.uniform(self.min_crop_seconds * self.sampling_rate, length))
+        if length is None or num_samples <= length:
+            return 0, num_samples
+        num_starts = (num_samples - length) // self.align_samples + 1
+        start = int(rng.integers(num_starts)) * self.align_samples
+        return start, start + length
 
     def _cut_teacher(
         self, teacher: TeacherFeatures, values: Any, num_samples: int, start: int, stop: int, num_frames: int

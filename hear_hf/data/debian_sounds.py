@@ -18,6 +18,7 @@ from ..arguments import option
 from .free_sounds import FreePackage, free_packages
 from .sound_files import SUFFIXES, SoundFile, SoundFilesArguments, collect
 
+MAX_FILE_BYTES = 2**28  # of a file, unpacked: a small package may hold terabytes of zeros
 ARCHIVE_SUFFIXES = (".pk3", ".pk4", ".wz", ".zip")  # zip files of games
 UNKNOWN = FreePackage("", "free by Debian's guidelines", "")
 
@@ -97,13 +98,15 @@ def _unpack(deb: Path) -> Iterator[tuple[str, bytes]]:
             with tarfile.open(fileobj=unpacked.stdout, mode="r|") as archive:
                 for member in archive:
                     suffix = Path(member.name).suffix.lower()
+                    is_sound = suffix in SUFFIXES or member.name.endswith("/copyright")
                     contents = archive.extractfile(member) if member.isfile() else None
-                    if contents is None:
+                    if contents is None or not (is_sound or suffix in ARCHIVE_SUFFIXES):
                         continue
-                    if suffix in ARCHIVE_SUFFIXES:
-                        yield from _unzip(member.name, contents.read())
-                    elif suffix in SUFFIXES or member.name.endswith("/copyright"):
-                        yield member.name, contents.read()
+                    data = contents.read() if member.size <= MAX_FILE_BYTES else b""  # counted as unreadable
+                    if is_sound:
+                        yield member.name, data
+                    else:
+                        yield from _unzip(member.name, data)
         except tarfile.TarError as error:
             raise ValueError(f"{deb.name} must be a package that dpkg-deb can unpack, found: {error}") from error
         finally:
@@ -113,8 +116,9 @@ def _unpack(deb: Path) -> Iterator[tuple[str, bytes]]:
 def _unzip(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in archive.namelist():
-                if member.lower().endswith(SUFFIXES):
-                    yield f"{name}/{member}", archive.read(member)
+            for member in archive.infolist():
+                if member.filename.lower().endswith(SUFFIXES):
+                    is_small = member.file_size <= MAX_FILE_BYTES
+                    yield f"{name}/{member.filename}", archive.read(member) if is_small else b""
     except (zipfile.BadZipFile, RuntimeError):  # or encrypted
         yield name, b""  # counted as unreadable

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,26 @@ def only_own_files(dataset: Dataset | IterableDataset, column: str, name: str) -
     return dataset
 
 
+def check_own_tables(tables: Iterable[str], name: str) -> None:
+    """
+    Refuses tables, or loose clips, that lie elsewhere than in the data set whose card or folder led to them.
+
+    Args:
+        tables (`Iterable[str]`): Addresses and paths.
+        name (`str`): The data set's name or folder.
+
+    Raises:
+        `ValueError`: One is neither a file of the data set nor at an address of the Hub.
+    """
+    folders = _folders(name)
+    for path in tables:
+        if not _is_own(path, folders):
+            raise ValueError(
+                f"{name} must consist of its own files and those of the Hub, found: {_shown(path)}, which was not "
+                "read. Correct `data_files` in its README.md, or rename its folder if its path has one of *?[]."
+            )
+
+
 def _folders(name: str) -> list[str]:
     """The folders that may hold the files of a data set."""
     if os.path.exists(name):
@@ -49,18 +70,26 @@ def _folders(name: str) -> list[str]:
     else:
         downloads = datasets.config.DOWNLOADED_DATASETS_PATH, datasets.config.EXTRACTED_DATASETS_PATH
         folders = [os.path.join(HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}"), *map(str, downloads)]
-    return [one for folder in folders for one in (os.path.abspath(folder), os.path.realpath(folder))]
+    return [os.path.realpath(folder) for folder in folders]
 
 
 def _check(audio: Any, name: str, folders: list[str]) -> bool:
     if isinstance(audio, dict):
         audio = audio.get("path") if audio.get("bytes") is None else None
-    if not isinstance(audio, str) or not audio or ADDRESS.fullmatch(audio):
+    if not isinstance(audio, str) or not audio or _is_own(audio, folders):
         return True
-    if "://" not in audio and any(Path(os.path.abspath(audio)).is_relative_to(folder) for folder in folders):
-        return True
-    shown = audio if len(audio) <= MAX_SHOWN else f"{audio[:MAX_SHOWN]}..."
     raise ValueError(
-        f"{name} must hold its clips itself, as bytes, own files or hf:// addresses, found: {shown!r}, which was not "
-        "read. Leave such rows out, or download the clips and give them with --train_file."
+        f"{name} must hold its clips itself, as bytes, own files or hf:// addresses, found: {_shown(audio)}, which "
+        "was not read. Leave such rows out, or download the clips and give them with --train_file."
     )
+
+
+def _is_own(path: str, folders: list[str]) -> bool:
+    """Whether a path or address leads to the Hub or into a folder, and by no link out of it."""
+    if ADDRESS.fullmatch(path):
+        return True
+    return "://" not in path and any(Path(os.path.realpath(path)).is_relative_to(folder) for folder in folders)
+
+
+def _shown(path: str) -> str:
+    return repr(path if len(path) <= MAX_SHOWN else f"{path[:MAX_SHOWN]}...")

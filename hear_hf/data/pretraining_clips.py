@@ -1,5 +1,6 @@
 """Unlabelled clips, ready for the DataLoader of a training: cropped, balanced, cached, with a teacher's states."""
 
+from functools import partial
 from typing import Any
 
 from datasets import IterableDataset
@@ -48,7 +49,9 @@ def load_pretraining_clips(
         teacher = TeacherFeatures.from_dataset(train, **metadata)
     length = max_length_seconds if data_args.max_length_seconds is None else data_args.max_length_seconds
     cache = None if data_args.decoded_cache is None else DecodedCache(data_args.decoded_cache, sampling_rate)
-    reader = ClipReader(sampling_rate, length, data_args.min_length_seconds, seed, teacher=teacher, cache=cache)
+    shortest = data_args.min_length_seconds
+    make_reader = partial(ClipReader, sampling_rate, length, shortest, seed, teacher=teacher, cache=cache)
+    reader = make_reader(min_crop_seconds=data_args.min_crop_seconds)
     max_share = data_args.max_unusable_share
     clips: PretrainingClips | StreamedClips
     if isinstance(train, IterableDataset):
@@ -64,7 +67,7 @@ def load_pretraining_clips(
         return clips, None
     if not data_args.validation_file:
         max_share = 1.0  # a few of the same clips as those above, whose share is measured there
-    held_out = PretrainingClips(validation, reader, training=False, max_unusable_share=max_share)
+    held_out = PretrainingClips(validation, make_reader(), training=False, max_unusable_share=max_share)
     held_out.fill_cache()
     return clips, held_out
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
-from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
+from datasets import (
+    Audio,
+    Dataset,
+    Features,
+    IterableDataset,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError
 
-from ..arguments import option
+from ..arguments import on_one_line, option
 from ..markdown import code_span
+from .own_files import check_own_tables
 from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE, RENAMING
 
 logger = logging.getLogger(__name__)
@@ -90,8 +100,17 @@ def hub_datasets(args: SourceArguments) -> list[str] | None:
 
 
 def load_from_hub(args: SourceArguments, **options: Any) -> Any:
-    """Calls `load_dataset`, and says what to do where the clips are loose files and torchcodec is missing."""
+    """
+    Calls `load_dataset`, and says what to do where the clips are loose files and torchcodec is missing.
+
+    Raises:
+        `ValueError`: A local copy names tables elsewhere than in itself.
+    """
+    name = str(args.dataset_name)
     try:
+        if os.path.isdir(name):
+            tables = load_dataset_builder(name, args.dataset_config_name).config.data_files or {}
+            check_own_tables(chain.from_iterable(tables.values()), name)
         return load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision, **options)
     except ImportError as error:
         raise ImportError(
@@ -170,7 +189,7 @@ def warn_of_left_out(folder: str | Path, files: dict[str, list[Path]]) -> None:
     """Counts the files of a folder that are not used, by the reason, and names the first few of each."""
     for reason, paths in files.items():
         if paths:
-            names = [readable(os.path.relpath(path, folder)) for path in paths[:MAX_NAMED]]
+            names = [on_one_line(readable(os.path.relpath(path, folder))) for path in paths[:MAX_NAMED]]
             named = ", ".join(names + ["..."] * (len(paths) > MAX_NAMED))
             logger.warning(f"Left out of {readable(folder)}, as {reason}: {named} ({len(paths)} in all)")
 

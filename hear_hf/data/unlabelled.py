@@ -86,6 +86,11 @@ class PretrainingDataArguments(UnlabelledAudioArguments):
     max_length_seconds: float | None = option(
         default=None, help="Train on a random crop of this length of each longer clip; by default the model's window."
     )
+    min_crop_seconds: float | None = option(
+        default=None,
+        help="Train on crops of a random length, from this to max_length_seconds, so that all kinds of sounds are "
+        "heard for a short time too; by default on crops of all of max_length_seconds.",
+    )
     streaming: bool = option(default=False, help="Read the training clips as they are needed, in endless passes.")
     shuffle_buffer_size: int = option(default=1_000, help="Clips of a stream that each worker holds to draw from.")
     source_weights: list[str] | None = option(

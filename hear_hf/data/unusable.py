@@ -14,6 +14,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..arguments import on_one_line
 from ..feature_extraction_hear import HEARFeatureExtractor
 from .decoding import decode_audio, read_audio
 
@@ -79,10 +80,10 @@ def decode_usable(audio: Any, min_seconds: float, sampling_rate: int | None = No
 
 
 def describe(audio: Any, default: str, error: Exception) -> str:
-    """Names a clip, by its path where it has one, and says why it is unusable."""
+    """Names a clip, by its path where it has one, and says why it is unusable: a line for the terminal."""
     path = audio.get("path") if isinstance(audio, dict) else audio
     name = path if isinstance(path, str) and path else default
-    return f"{name}: {str(error).removeprefix(f'{name} ')}"
+    return on_one_line(f"{name}: {str(error).removeprefix(f'{name} ')}")
 
 
 def warn_of_skipped(description: str, num_unusable: int) -> None:
@@ -156,7 +157,7 @@ def _find_unusable(dataset: Dataset, split: str) -> dict[int, str]:
             progress.update(len(clips))
     if split == "train" and longest[0] > LONG_SECONDS:
         logger.warning(
-            f"The longest clip lasts {longest[0]:.0f} s: {longest[1]}. In fine-tuning, each step holds "
+            f"The longest clip lasts {longest[0]:.0f} s: {on_one_line(longest[1])}. In fine-tuning, each step holds "
             "its batch at the length of its longest clip: train on crops with --max_length_seconds, or cut that clip."
         )
     return found

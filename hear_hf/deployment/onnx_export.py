@@ -6,23 +6,29 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from onnx import helper
-from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 
 import hear_hf
 
 from ..arguments import option
-from ..classifiers import classifies_frames
 from ..events import DEFAULT_THRESHOLD
+from ..exports import label_names, load_classifier, milliseconds
 from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
 from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
 from .onnx_graph import has_frames
-from .onnx_session import largest_difference, milliseconds, model_inputs, open_session, ragged_batch
+from .onnx_session import (
+    CHECKED_SECONDS,
+    Runner,
+    largest_difference,
+    model_inputs,
+    open_session,
+    ragged_batch,
+    runner,
+)
 
 # Where transformers.js looks for the types that it calls fp32, fp16 and q8, in a repository of the Hub.
 FOLDER = "onnx"
@@ -52,40 +58,21 @@ class ExportArguments:
 
 @dataclass
 class Measurement:
-    """What a way to run a model takes: MiB, and milliseconds for 10 s of sound."""
+    """What a way to run a model takes: MiB, and milliseconds for some seconds of sound, 10 by default."""
 
     mib: float
     milliseconds: float
     difference: float = 0.0  # from PyTorch's logits, as `largest_difference` gives it
 
-
-def load_classifier(name: str) -> HEARForAudioClassification | HEARForAudioFrameClassification:
-    """
-    Loads a classifier in float32 and evaluation mode.
-
-    Args:
-        name (`str`): A folder, or a repository of the Hub.
-
-    Raises:
-        `ValueError`: It is another model, or a HEAR without the weights of a classifier.
-    """
-    config = AutoConfig.from_pretrained(name)
-    if config.model_type != "hear":
-        raise ValueError(
-            f"{name} must be a HEAR classifier, found model type {config.model_type!r}: name another model."
-        )
-    model_class: Any = HEARForAudioFrameClassification if classifies_frames(config) else HEARForAudioClassification
-    loaded = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    model, loading = loaded
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted({key.split(".")[0] for key in loading["missing_keys"]}))
-        raise ValueError(f"{name} must be a HEAR classifier, found weights without {missing}: fine-tune it first.")
-    return model.eval()
+    def row(self, name: str, path: Path | None = None) -> str:
+        """A row below `table_head`, of PyTorch itself where there is no file."""
+        difference = f"{self.difference:13.1e}" if path else " " * 13
+        return f"{name:10}{self.mib:10.1f}{difference}{self.milliseconds:14.1f}" + (f"   {path}" if path else "")
 
 
-def label_names(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> list[str]:
-    """The model's labels in the order of its logits."""
-    return [name for _, name in sorted((model.config.id2label or {}).items())]
+def table_head(seconds: float = TIMED_SECONDS) -> str:
+    """The head of a table of `Measurement.row`, of clips this long."""
+    return f"{'':10}       MiB   difference   ms for {seconds:g} s   ({torch.get_num_threads()} threads)"
 
 
 def exported_files(folder: Path) -> dict[str, Path]:
@@ -102,11 +89,19 @@ def earlier_files(folder: Path) -> str:
 
 
 def copy_configuration(name: str, folder: Path) -> None:
-    """Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself."""
+    """
+    Copies what a runtime reads beside the graphs from a model's folder or repository: a folder for itself.
+
+    Raises:
+        `ValueError`: The folder holds another model, whose labels the graphs would get.
+    """
     for file in (CONFIG_NAME, FEATURE_EXTRACTOR_NAME):
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-        if found and not (folder / file).exists():
-            shutil.copyfile(found, folder / file)
+        found, target = cached_file(name, file, _raise_exceptions_for_missing_entries=False), folder / file
+        if found is None or (target.is_file() and target.read_bytes() == Path(found).read_bytes()):
+            continue
+        if any(folder.glob("*.safetensors")):
+            raise ValueError(f"{folder} must be empty or the folder of {name}, found another model. Give another one.")
+        shutil.copyfile(found, target)
 
 
 def check_exported(folder: Path) -> None:
@@ -121,9 +116,8 @@ def check_exported(folder: Path) -> None:
         raise ValueError(f"{FOLDER}/ must hold files of export_onnx.py, found none. Export the model into its folder.")
     model = load_classifier(str(folder))
     for dtype, path in files.items():
-        session = open_session(path)
-        labels = session.get_modelmeta().custom_metadata_map.get("labels", "null")
-        difference = largest_difference(session, model)
+        labels = open_session(path).get_modelmeta().custom_metadata_map.get("labels", "null")
+        difference = largest_difference(runner(path), model)
         if json.loads(labels) != label_names(model) or not difference <= TOLERANCES[dtype]:
             raise ValueError(
                 f"{FOLDER}/{path.name} must have the model's labels and, within {TOLERANCES[dtype]}, its logits, "
@@ -160,20 +154,24 @@ def export_file(
         path = Path(scratch, target.name)
         write_graph(copy, dtype, path, clips)
         add_metadata(path, model)
-        measurement = measure_file(path, model)
-        if not measurement.difference <= TOLERANCES[dtype]:  # `not <=` catches NaN too
-            raise ValueError(
-                f"The logits of the {dtype} model must be within {TOLERANCES[dtype]} of PyTorch's, in units of the "
-                f"largest, found {measurement.difference:.2g}: {target.name} is not written. Take another --dtype."
-            )
+        measurement = measure_file(runner(path), model, path.stat().st_size)
+        check_difference(measurement.difference, TOLERANCES[dtype], dtype, target.name)
         os.replace(path, target)
     return measurement
 
 
-def add_metadata(path: Path, model: HEARForAudioClassification | HEARForAudioFrameClassification) -> None:
-    """Adds to a file what a device must know to use it, and checks the file."""
-    graph, config = onnx.load(path), model.config
-    name = str(model.name_or_path)
+def check_difference(difference: float, tolerance: float, dtype: str, name: str) -> None:
+    """Refuses a file whose logits are further from PyTorch's than its type may bring."""
+    if not difference <= tolerance:  # `not <=` catches NaN too
+        raise ValueError(
+            f"The logits of the {dtype} model must be within {tolerance} of PyTorch's, in units of the "
+            f"largest, found {difference:.2g}: {name} is not written. Take another --dtype."
+        )
+
+
+def metadata_of(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> dict[str, str]:
+    """What a device must know to use a file of the model."""
+    config, name = model.config, str(model.name_or_path)
     metadata = {
         "labels": json.dumps(label_names(model)),
         "sampling_rate": str(config.sampling_rate),
@@ -185,22 +183,35 @@ def add_metadata(path: Path, model: HEARForAudioClassification | HEARForAudioFra
         plain = [DEFAULT_THRESHOLD] * len(label_names(model))
         metadata["event_thresholds"] = json.dumps(config.event_thresholds or plain)
         metadata["event_median_frames"] = str(config.event_median_frames)
-    helper.set_model_props(graph, metadata)
+    return metadata
+
+
+def add_metadata(path: Path, model: HEARForAudioClassification | HEARForAudioFrameClassification) -> None:
+    """Adds to a file what a device must know to use it, and checks the file."""
+    graph = onnx.load(path)
+    helper.set_model_props(graph, metadata_of(model))
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 
 
-def measure_file(path: Path, model: HEARForAudioClassification | HEARForAudioFrameClassification) -> Measurement:
-    """Measures an exported file beside its model."""
-    session = open_session(path)
-    clip, _ = ragged_batch((TIMED_SECONDS,), model.config.sampling_rate)
-    duration = milliseconds(lambda: session.run(None, model_inputs(clip)))
-    return Measurement(path.stat().st_size / 2**20, duration, largest_difference(session, model))
+def measure_file(
+    run: Runner,
+    model: HEARForAudioClassification | HEARForAudioFrameClassification,
+    num_bytes: int,
+    seconds: float | None = None,
+) -> Measurement:
+    """Measures an exported file beside its model, on clips of these seconds alone if any are given."""
+    clip, _ = ragged_batch((seconds or TIMED_SECONDS,), model.config.sampling_rate)
+    duration = milliseconds(lambda: run(model_inputs(clip)))
+    difference = largest_difference(run, model, ((seconds,),) if seconds else CHECKED_SECONDS)
+    return Measurement(num_bytes / 2**20, duration, difference)
 
 
 @torch.no_grad()
-def measure_pytorch(model: HEARForAudioClassification | HEARForAudioFrameClassification) -> Measurement:
+def measure_pytorch(
+    model: HEARForAudioClassification | HEARForAudioFrameClassification, seconds: float = TIMED_SECONDS
+) -> Measurement:
     """Measures the model itself."""
-    clip = torch.from_numpy(ragged_batch((TIMED_SECONDS,), model.config.sampling_rate)[0])
+    clip = torch.from_numpy(ragged_batch((seconds,), model.config.sampling_rate)[0])
     mib = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
     return Measurement(mib, milliseconds(lambda: model(clip)))

@@ -16,9 +16,11 @@ from ..arguments import option
 from ..data.labelled import label_feature
 from ..data.preparation import prepare_clips
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
+from ..exports import label_names
 from ..modeling_hear import HEARForAudioClassification
-from .onnx_export import earlier_files, exported_files, label_names
-from .onnx_session import model_inputs, open_session
+from .onnx_export import earlier_files, exported_files
+from .onnx_session import Runner, model_inputs, runner
+from .openvino_session import exported_irs, ir_runner, num_bytes
 
 
 @dataclass
@@ -26,7 +28,9 @@ class ScoringArguments:
     """What to score."""
 
     model_name_or_path: str = option(help="Score this HEAR classifier: a folder, or a repository of the Hub.")
-    onnx_dir: str = option(help="Score the files that export_onnx.py wrote of it into this folder.")
+    onnx_dir: str = option(
+        help="Score the files that export_onnx.py and export_openvino.py wrote of it into this folder."
+    )
     threads: int = option(default=1, help="Compute with this many CPU threads.")
 
 
@@ -51,15 +55,18 @@ def contestants(model: HEARForAudioClassification, onnx_dir: str) -> list[Contes
         `list[Contestant]`: PyTorch in float32, which the others are compared with, and in bfloat16; then each file.
 
     Raises:
+        `ImportError`: The folder holds files for OpenVINO, which is not installed.
         `ValueError`: The folder holds no exported file.
     """
-    exported = exported_files(Path(onnx_dir))
-    if not exported:
+    exported, irs = exported_files(Path(onnx_dir)), exported_irs(Path(onnx_dir))
+    if not exported and not irs:
         earlier = earlier_files(Path(onnx_dir)) or "Export first."
-        raise ValueError(f"`onnx_dir` must hold files of export_onnx.py, found none in {onnx_dir}. {earlier}")
+        commands = "export_onnx.py or export_openvino.py"
+        raise ValueError(f"`onnx_dir` must hold files of {commands}, found none in {onnx_dir}. {earlier}")
     return [
         *(pytorch_contestant(model, dtype) for dtype in (torch.float32, torch.bfloat16)),
-        *(onnx_contestant(dtype, path) for dtype, path in exported.items()),
+        *(file_contestant(f"ONNX {dtype}", runner(path), path.stat().st_size) for dtype, path in exported.items()),
+        *(file_contestant(f"OpenVINO {dtype}", ir_runner(path), num_bytes(path)) for dtype, path in irs.items()),
     ]
 
 
@@ -76,12 +83,9 @@ def pytorch_contestant(model: HEARForAudioClassification, dtype: torch.dtype) ->
     return Contestant(f"PyTorch {str(dtype).removeprefix('torch.')}", logits, size)
 
 
-def onnx_contestant(dtype: str, path: Path) -> Contestant:
+def file_contestant(name: str, run: Runner, num_bytes: int) -> Contestant:
     """An exported file."""
-    session = open_session(path)
-    return Contestant(
-        f"ONNX {dtype}", lambda clip: session.run(None, model_inputs(clip))[0], path.stat().st_size / 2**20
-    )
+    return Contestant(name, lambda clip: run(model_inputs(clip)), num_bytes / 2**20)
 
 
 def check_labels(model: HEARForAudioClassification, clips: Dataset) -> None:

@@ -58,6 +58,14 @@ class EmbeddingArguments:
             raise ValueError("`num_proc` must come without `ray_workers`. Give one of them.")
 
 
+def table_schema(embedding_size: int, has_labels: bool) -> pa.Schema:
+    """The columns of a table of embeddings; `start` and `end` in seconds."""
+    embedding = pa.list_(pa.float16(), embedding_size)
+    columns = [("clip", pa.int64()), ("path", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
+    labels = [("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
+    return pa.schema([*columns, ("embedding", embedding), *(labels if has_labels else [])])
+
+
 class _Window(NamedTuple):
     """Samples to embed, and where they lie."""
 
@@ -116,10 +124,7 @@ class ClipEmbedder:
 
     def schema(self) -> pa.Schema:
         """The columns of a table; `start` and `end` in seconds."""
-        embedding = pa.list_(pa.float16(), self.model.clip_size)
-        columns = [("clip", pa.int64()), ("path", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
-        labels = [("labels", pa.list_(pa.string())), ("scores", pa.list_(pa.float32()))]
-        return pa.schema([*columns, ("embedding", embedding), *(labels if self.num_labels else [])])
+        return table_schema(self.model.clip_size, self.num_labels > 0)
 
     def __call__(self, clips: pa.Table) -> pa.Table:
         """

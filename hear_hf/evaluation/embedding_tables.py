@@ -3,7 +3,6 @@
 A folder of tables is what `search.py` calls an index. What was interrupted goes on after the last complete table.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,19 +12,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..data.clip_tables import PartialTable
+from ..data.clip_tables import PartialTable, digest_of, tables_of_one_run
 from ..data.clips import MIN_CLIPS_READ
-from ..data.decoded_cache import digest
 from ..data.unusable import MAX_NAMED, refuse_too_many, warn_of_skipped
 from ..data.workers import map_in_order
-from .clip_embedder import ClipEmbedder, EmbeddingArguments
+from .clip_embedder import ClipEmbedder, EmbeddingArguments, table_schema
 
 METADATA = "embeddings"  # the key of what made a table
 UNUSABLE = "unusable"  # the key of the clips that could not be read
 CLIPS = "clips"  # the key of a digest of the clips of a table
+STATED: dict[str, Any] = {  # what a table says of itself at least
+    "model": str,
+    "weights": str,
+    "embedding_size": int,
+    "window_seconds": float | int | None,
+    "hop_seconds": float | int | None,
+}
 TABLE_NAME = re.compile(r"embeddings-(\d{5,})-of-(\d{5,})\.parquet")
 ROWS_AT_ONCE = 4096  # in memory and in a row group
 
@@ -79,28 +83,20 @@ def embed(clips: Dataset, args: EmbeddingArguments, max_unusable_share: float) -
         `ValueError`: Tables of another checkpoint or of other clips are in the way, another run is at work there, or
             too many clips are unusable.
     """
-    folder, embedder = Path(args.output_dir), ClipEmbedder(args)
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(clips), args.clips_per_file)
-    paths = [folder / f"embeddings-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
-    others = sorted(path.name for path in {*folder.glob("*.parquet")} - {*paths})
-    if others:
-        raise ValueError(f"{folder} must hold tables of this run alone, found {others[0]}. Give another --output_dir.")
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            _write_missing(clips, embedder, paths, max_unusable_share)
-    except Timeout as error:
-        raise ValueError(f"{folder} must be of one run, found another at work. Wait for its end.") from error
-    return paths
+    embedder = ClipEmbedder(args)
+    with tables_of_one_run(Path(args.output_dir), "embeddings", len(clips), args.clips_per_file) as places:
+        _write_missing(clips, embedder, places, max_unusable_share)
+        return list(places)
 
 
-def _write_missing(clips: Dataset, embedder: ClipEmbedder, paths: list[Path], max_unusable_share: float) -> None:
+def _write_missing(
+    clips: Dataset, embedder: ClipEmbedder, places: dict[Path, range], max_unusable_share: float
+) -> None:
     args, metadata = embedder.args, embedder.metadata() | {"num_clips": len(clips)}
     tables: dict[Path, tuple[range, pa.Schema]] = {}
     num_read = num_unusable = 0
-    for start, path in zip(range(0, len(clips), args.clips_per_file), paths, strict=True):
-        place = range(start, min(start + args.clips_per_file, len(clips)))
-        stated = {METADATA: json.dumps(metadata), CLIPS: _digest(clips.select(place))}
+    for path, place in places.items():
+        stated = {METADATA: json.dumps(metadata), CLIPS: digest_of(clips.select(place))}
         if _is_written(path, stated):
             num_read, num_unusable = num_read + len(place), num_unusable + len(unusable_in(path))
         else:
@@ -152,13 +148,6 @@ def _results(tables: Iterator[pa.Table], embedder: ClipEmbedder) -> Iterator[pa.
     return iter(found.iter_batches(**whole_blocks))
 
 
-def _digest(clips: Dataset) -> str:
-    found = hashlib.sha256()
-    for audio in clips["audio"]:
-        found.update(digest(audio or {}))
-    return found.hexdigest()
-
-
 def _is_written(path: Path, stated: dict[str, str]) -> bool:
     """Says whether a table is there; one of another checkpoint, or of other clips, is refused."""
     if not path.exists():
@@ -187,9 +176,10 @@ def checkpoint_of(made: dict[Any, Any], keys: tuple[str, ...] | None = None) -> 
         keys (`tuple[str, ...]`, *optional*): What must be the same; everything by default.
 
     Raises:
-        `ValueError`: They differ; the message names both checkpoints with their revisions.
+        `ValueError`: They differ, and the message names both checkpoints with their revisions; or a table does not say
+            what made it.
     """
-    stated = {name: json.loads(one) if isinstance(one, str) else one for name, one in made.items()}
+    stated = {name: _stated(name, one) for name, one in made.items()}
     first, expected = next(iter(stated.items()))
     for name, found in stated.items():
         if any(found.get(key) != expected.get(key) for key in keys or (*expected, *found)):
@@ -198,6 +188,30 @@ def checkpoint_of(made: dict[Any, Any], keys: tuple[str, ...] | None = None) -> 
                 f"{name}: {_shown(found)}. Give the checkpoint that made the tables, or make them anew."
             )
     return expected
+
+
+def _stated(name: Any, made: Any) -> dict[str, Any]:
+    try:
+        made = json.loads(made) if isinstance(made, str) else made
+    except ValueError:
+        made = None
+    if not isinstance(made, dict) or not all(isinstance(made.get(key), kind) for key, kind in STATED.items()):
+        raise ValueError(
+            f"{name} must say which checkpoint made it and how, found: {str(made)[:200]}. Make it anew by embed.py."
+        )
+    return made
+
+
+def check_columns(path: Path, embedding_size: int) -> None:
+    """Raises `ValueError` where the columns of a table are not those that embed.py writes."""
+    found = pq.read_schema(path)
+    expected = table_schema(embedding_size, "labels" in found.names)
+    wrong = [field for field in expected if field.name not in found.names or found.field(field.name) != field]
+    if wrong:
+        raise ValueError(
+            f"{path} must have a column {wrong[0].name!r} of {wrong[0].type}, found: "
+            f"{', '.join(found.names)[:200]}. Make it anew by embed.py."
+        )
 
 
 def _shown(made: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from sklearn.cluster import KMeans
 from ..arguments import option
 from ..data.sources import find_audio, read_tables
 from .clip_embedder import ClipEmbedder, EmbeddingArguments
-from .embedding_tables import METADATA, TABLE_NAME, checkpoint_of, read_metadata
+from .embedding_tables import METADATA, TABLE_NAME, check_columns, checkpoint_of, read_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class EmbeddingIndex:
         Opens the tables of a folder, which stay on disk. A warning says so if some of them are missing.
 
         Raises:
-            `ValueError`: There are none, or they are not of one checkpoint and one way to read clips.
+            `ValueError`: There are none, they are not of one checkpoint and one way to read clips, or not embed.py's.
         """
         paths = sorted(Path(folder).glob("*.parquet"))
         found = {path: read_metadata(path).get(METADATA) for path in paths}
@@ -118,6 +118,8 @@ class EmbeddingIndex:
         filled = [path for path in paths if pq.read_metadata(path).num_rows]
         if not filled:
             raise ValueError(f"{folder} must hold embeddings, found none: no clip could be read.")
+        for path in filled:
+            check_columns(path, metadata["embedding_size"])
         ((rows, _),) = read_tables(filled)
         return cls(rows, metadata, faiss_factory)
 
@@ -127,7 +129,10 @@ class EmbeddingIndex:
     def vectors(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Returns the embeddings of some rows or of all, of length 1 and float32: `(num_rows, embedding_size)`."""
         column = self.rows.data.column("embedding")[start:stop].combine_chunks()
-        return unit(column.flatten().to_numpy().reshape(-1, self.metadata["embedding_size"]))
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        if column.null_count or not np.isfinite(values).all():
+            raise ValueError("Embeddings must be finite, found NaN, infinity or none. Make them anew by embed.py.")
+        return unit(values.reshape(-1, self.metadata["embedding_size"]))
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, len(self), ROWS_AT_ONCE):
@@ -228,7 +233,8 @@ class EmbeddingIndex:
 
     def hit(self, row: int, similarity: float) -> Hit:
         found = self.rows[row]
-        return Hit(found["path"], found["start"], found["end"], similarity, found.get("labels") or [])
+        labels = [str(label) for label in found.get("labels") or []]
+        return Hit(str(found["path"]), found["start"] or 0.0, found["end"] or 0.0, similarity, labels)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -279,7 +285,7 @@ def search(index: EmbeddingIndex, args: SearchArguments) -> Groups:
         clusters = index.clusters(args.num_clusters, args.seed)
         return [(f"One of {size}", [hit]) for hit, size in clusters]
     examples, files = embed_examples(index, args)
-    return [(f"Like {', '.join(files)}", index.like(examples, args.top_k, set(files)))]
+    return [(f"Like {', '.join(Path(file).name for file in files)}", index.like(examples, args.top_k, set(files)))]
 
 
 def write_csv(groups: Groups, path: Path) -> None:

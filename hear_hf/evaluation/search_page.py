@@ -1,6 +1,7 @@
 """A page of clips that were found, with a player for each: one HTML file that links to theirs and to nothing else."""
 
 import os
+import re
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -22,7 +23,7 @@ def write_page(title: str, groups: Groups, path: Path) -> None:
     Args:
         title (`str`): Heads it.
         groups (`Groups`): Hits, with a heading for each group. Paths become relative to the page's folder, so that
-            both may move together; a path that leads to no file is named without a player.
+            both may move together and no other folder is told; a path that leads to no file is named without a player.
         path (`Path`): The file to write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +41,18 @@ def write_page(title: str, groups: Groups, path: Path) -> None:
 
 
 def _item(hit: Hit, folder: Path) -> str:
-    text = f"{hit.similarity:.3f} {hit.path}, {hit.start:.1f} to {hit.end:.1f} s"
+    path, player = _shown_path(hit.path, folder), ""
+    text = f"{hit.similarity:.3f} {path}, {hit.start:.1f} to {hit.end:.1f} s"
     text += f": {', '.join(hit.labels)}" if hit.labels else ""
-    player = ""
     if os.path.isfile(hit.path):
-        address = quote(Path(os.path.relpath(os.path.abspath(hit.path), folder.absolute())).as_posix())
+        address = quote(path)
         part = f"#t={hit.start:g},{hit.end:g}"
         player = f'<audio controls preload="none" src="./{address}{part}"></audio>'
     return f"<li>{escape(text)}{player}</li>"
+
+
+def _shown_path(path: str, folder: Path) -> str:
+    """The path from the page's folder; the name alone of what is no file here."""
+    if not os.path.isfile(path):
+        return re.split(r"[/\\]", path)[-1]
+    return Path(os.path.relpath(os.path.abspath(path), folder.absolute())).as_posix()

@@ -13,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import PreTrainedConfig, PreTrainedModel, TrainingArguments
 
 from ..evaluation.metrics import METRIC_NAMES
-from ..markdown import code_span, plain
+from ..markdown import code_cell, code_span, plain
 
 PLACEHOLDER = "path/or/repository"  # in the code of a card whose repository is not known yet
+FRAME_TAGS = ["sound-event-detection", "audio-frame-classification"]
 
 
 @dataclass
@@ -169,6 +170,10 @@ class CardFacts:
         return f"{self.model.num_parameters() / 1e6:.1f} M"
 
     @property
+    def scores_frames(self) -> bool:
+        return self.class_name == "HEARForAudioFrameClassification"
+
+    @property
     def is_hear(self) -> bool:
         return self.config.model_type in ("hear", "hear_quantizer")
 
@@ -239,11 +244,12 @@ def pretraining_card(facts: CardFacts) -> ModelCard:
 def distilled_card(facts: CardFacts) -> ModelCard:
     """The card of a classifier that learned from teachers, or of one whose head is still to be trained."""
     task = "audio-classification" if facts.has_labels else "feature-extraction"
+    tasks = FRAME_TAGS if facts.scores_frames else [task]
     metadata = ModelCardData(
         license=facts.license,
         library_name="transformers",
-        pipeline_tag=task,
-        tags=list(dict.fromkeys(["audio", task, "distillation", facts.config.model_type])),
+        pipeline_tag=None if facts.scores_frames else task,  # the Hub knows none of frames
+        tags=["audio", *tasks, "distillation", facts.config.model_type],
         datasets=facts.datasets,
         model_name=facts.title,
     )
@@ -255,7 +261,7 @@ def frames_card(facts: CardFacts) -> ModelCard:
     metadata = ModelCardData(
         license=facts.license,
         library_name="transformers",
-        tags=["audio", "sound-event-detection", "audio-frame-classification", facts.config.model_type],
+        tags=["audio", *FRAME_TAGS, facts.config.model_type],
         datasets=facts.datasets,
         metrics=list(facts.scores),
         base_model=None if facts.base_model_is_local else facts.base_model,
@@ -303,4 +309,4 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,  # of a template that another includes
 )
-ENVIRONMENT.filters |= {"code_span": code_span, "plain": plain, "rounded": rounded}
+ENVIRONMENT.filters |= {"code_cell": code_cell, "code_span": code_span, "plain": plain, "rounded": rounded}

@@ -21,15 +21,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATIO
 
 import hear_hf  # registers HEAR with the Auto classes
 
-from ..adapters import ADAPTER_CONFIG, is_adapter, load_adapter, plain_model
+from ..adapters import is_adapter, load_adapter, plain_model
 from ..arguments import option
 from ..rates import check_rates
 from ..sentence_transformers_hear import FILES as EMBEDDING_FILES
+from ..weight_files_hear import ADAPTER_CONFIG
 from .cards import PLACEHOLDER
 from .elsewhere import outputs_elsewhere
 from .isolated import outputs_on_noise
 from .links import check_link
-from .upload import SharingError
+from .upload import Destination, SharingError, explain, is_repository
 
 PACKAGE = Path(hear_hf.__file__).parent
 QUANTIZER = "quantizer"  # the sub-folder that pretrain.py makes
@@ -122,6 +123,7 @@ def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool 
         else:
             check_link(path, root)
             shutil.copyfile(path, target / path.name)
+    forget_origin(target / "config.json")
     if home is PACKAGE:
         for name in code:
             shutil.copyfile(home / name, target / name)
@@ -130,6 +132,13 @@ def stage(folder: Path, target: Path, root: Path | None = None, with_onnx: bool 
         if not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)
     return kept_back
+
+
+def forget_origin(config: Path) -> None:
+    """Drops from a configuration of an older Transformers where it was loaded from, often a folder of this machine."""
+    content = read_json(config)
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stage_graphs(folder: Path, target: Path, root: Path) -> dict[str, str]:
@@ -230,7 +239,7 @@ def is_shard(name: object) -> bool:
 def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise SharingError(f"{path.name} must be JSON, found: {error}. Save it again.") from error
     if not isinstance(content, dict):
         raise SharingError(f"{path.name} must hold named values, found: {type(content).__name__}. Save it again.")
@@ -253,7 +262,7 @@ def check_models(folder: Path, trust_remote_code: bool = False) -> list[Checked]
     if not trust_remote_code:
         check_code(folder)
         if base is not None:
-            check_code(Path(snapshot_download(base[0], revision=base[1], allow_patterns="*.py")))
+            check_code(code_of(*base))
     checked = [check_model(folder, name) for name in ("", QUANTIZER) if (folder / name).is_dir()]
     compare(checked, str(folder))
     return checked
@@ -318,12 +327,21 @@ def check_base(folder: Path) -> tuple[str, str | None]:
     """The name and revision of an adapter's base model, which must be on the Hub."""
     adapter = read_json(folder / ADAPTER_CONFIG)
     base = str(adapter.get("base_model_name_or_path"))
-    if Path(base).exists() or not fnmatch(base, "*/*") or base.count("/") > 1:
+    revision = adapter.get("revision")
+    if Path(base).exists() or not is_repository(base) or not isinstance(revision, str | None):
         raise SharingError(
             f"The base model of an adapter must be on the Hub, found: {base}. Publish that and train from its name, "
             "or merge the adapter into it with finetune.py --merge_adapter."
         )
-    return base, adapter.get("revision")
+    return base, revision
+
+
+def code_of(repository: str, revision: str | None) -> Path:
+    """Downloads the Python files of a model of the Hub."""
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns="*.py"))
+    except Exception as error:
+        raise SharingError(explain(error, Destination(repository))) from error
 
 
 def check_adapter(folder: Path, feature_extractor) -> Checked:
@@ -382,10 +400,10 @@ def check_labels(folder: Path, num_logits: int) -> None:
     """Checks the names in config.json itself: Transformers fills in those that are missing."""
     config = read_json(folder / "config.json")
     names = {int(index): name for index, name in config.get("id2label", {}).items()}
-    if sorted(names) != list(range(num_logits)):
+    if sorted(names) != list(range(num_logits)) or not all(isinstance(name, str) for name in names.values()):
         raise SharingError(
             f"`id2label` must name the {num_logits} labels of the head, found {len(names)}: "
-            f"{list(names.items())[:5]}. Set `id2label` and `label2id`, and save again."
+            f"{str(list(names.items())[:5])[:300]}. Set `id2label` and `label2id`, and save again."
         )
     if {name: index for index, name in names.items()} != config.get("label2id"):
         raise SharingError("`label2id` must be the inverse of `id2label`, found another. Set both, and save again.")

@@ -238,7 +238,7 @@ def base_name(path: str | None) -> str | None:
 
 
 def without_folders(value: Any, folders: set[str]) -> Any:
-    """The value, but of each path in it below one of the folders, at any depth, the name alone."""
+    """The value, but of each path in it to or below one of the folders, at any depth, the name alone."""
     if isinstance(value, dict):
         return {key: without_folders(item, folders) for key, item in value.items()}
     if isinstance(value, list):
@@ -247,8 +247,11 @@ def without_folders(value: Any, folders: set[str]) -> Any:
         return value
     path = re.sub("^file:(//[^/]*)?", "", value, flags=re.IGNORECASE)
     path = value if path == value else unquote(path)
-    is_below = any(path.startswith((f"{folder}/", f"{folder}{os.sep}")) for folder in folders if folder != os.sep)
-    return Path(path).name if is_below else value
+    if not os.path.isabs(path):
+        return value
+    clean = os.path.normpath(path)
+    is_there = any(clean == folder or clean.startswith(f"{folder}{os.sep}") for folder in folders if folder != os.sep)
+    return Path(clean).name if is_there else value
 
 
 def write_shard(rows: list[dict[str, Any]], dataset: Dataset, path: Path) -> Path:

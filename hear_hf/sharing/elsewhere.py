@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import HfApi, constants
 
-from ..adapters import ADAPTER_CONFIG, is_adapter
+from ..adapters import is_adapter
+from ..weight_files_hear import ADAPTER_CONFIG
 from .temporary import temporary_folder
 
 CHILD = Path(__file__).with_name("isolated.py")

@@ -23,6 +23,7 @@ TRAINER_DRAFT = "generated automatically according to the information the Traine
 SAMPLES = "samples"  # the repository's folder of example clips
 EXAMPLE_SECONDS = 30
 TIMINGS = "runtime|_per_second$"
+MAX_SCORE = 1e9
 
 
 @dataclass
@@ -110,7 +111,8 @@ def read_results(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def is_score(name: str, value: Any) -> bool:
-    return isinstance(value, int | float) and not re.search(TIMINGS, name)
+    is_number = isinstance(value, int | float) and abs(value) <= MAX_SCORE  # which NaN is not
+    return is_number and not re.search(TIMINGS, name)
 
 
 def add_sample(file: Path, staged: Path, checked: Checked, repository: str) -> dict[str, Any]:

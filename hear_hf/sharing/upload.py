@@ -126,6 +126,14 @@ def destination(repository: str, kind: Kind, args: UploadArguments) -> Destinati
     )
 
 
+def is_repository(name: str) -> bool:
+    """Whether the Hub may have a repository of this name."""
+    try:
+        return bool(Destination(name))
+    except SharingError:
+        return False
+
+
 def login() -> str | None:
     """The token of `HF_TOKEN` or of `hf auth login`. Of a command line, every user of the machine could read it."""
     return get_token()

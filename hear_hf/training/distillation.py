@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForAudioClassification
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .. import HEARConfig, HEARForAudioClassification
+from .. import HEARConfig
 from ..arguments import option
 from ..data.clips import LABELS_COLUMN, PretrainingClips, StreamedClips
 from ..data.mixtures import MixtureArguments, centre, draw, vary, widen
 from ..data.teacher_outputs import OUTPUTS_COLUMN
 from ..data.teacher_states import NUM_STATISTICS_CLIPS
+from ..frame_head_hear import pool_frame_logits
 from ..frames_hear import num_encoder_frames
 from .averaging import WeightAverage
+from .distillation_students import Student
 from .distillation_teachers import (
     DistillationTeacher,
     TeacherTargets,
@@ -34,27 +35,11 @@ from .distillation_teachers import (
 from .pretraining import PretrainingArguments, PretrainingTrainer
 from .stored_teachers import StoredTeacher, as_teacher_outputs
 from .student_probe import StudentProbe
-from .teacher_readers import TeacherOutputs, is_classifier
+from .teacher_readers import TeacherOutputs, TimedFrames, is_frame_classifier
 
 PROJECTORS_NAME = "projectors.safetensors"
 UNAVERAGED_NAME = "unaveraged.safetensors"  # in a checkpoint whose model and projectors are averages
 CENTRED_SHARE = 0.5  # of the training clips that teachers hear in silence, the model hears so too
-MIN_PROBABILITY = 1e-4  # of a label whose output bias is set
-
-
-@dataclass
-class StudentArguments:
-    """Which model to train."""
-
-    model_name_or_path: str | None = option(
-        default=None, help="A checkpoint to train further; without it, HEAR is trained from scratch."
-    )
-    model_revision: str = option(default="main", help="The branch, tag or commit of that checkpoint.")
-    trust_remote_code: bool = option(default=False, help="Run the code that the checkpoint brings along.")
-    config_overrides: str | None = option(
-        default=None,
-        help="Fields of the config to change, for example `hidden_size=128,num_hidden_layers=4`.",
-    )
 
 
 @dataclass
@@ -72,6 +57,11 @@ class DistillationArguments(PretrainingArguments):
     )
     true_label_loss_weight: float = option(
         default=0.3, help="Weight of the cross entropy to the labels that clips have, summed over them."
+    )
+    label_window_seconds: float = option(
+        default=2.0,
+        help="With `frame_labels`: let a teacher of whole clips name what is in windows of this length, a quarter of "
+        "it apart.",
     )
     clip_embedding_loss_weight: float = option(
         default=2.0, help="Weight of the cosine distance to each teacher's embedding of the clip."
@@ -92,6 +82,8 @@ class DistillationArguments(PretrainingArguments):
         super().__post_init__()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"`ema_decay` must be above 0 and below 1, found: {self.ema_decay}")
+        if self.label_window_seconds < 0.1:
+            raise ValueError(f"`label_window_seconds` must be at least 0.1, found: {self.label_window_seconds}")
 
 
 @dataclass
@@ -120,14 +112,15 @@ class DistillationModel(nn.Module):
     The student and, for each teacher, its projectors: waveforms and targets -> losses.
 
     Args:
-        student (`HEARForAudioClassification`): The model to train.
+        student (`HEARForAudioClassification` or `HEARForAudioFrameClassification`): The model to train.
         teachers (`Sequence[TeacherTargets]`): Decide the widths and the names of the losses.
         weights (`LossWeights`): Of the losses.
     """
 
-    def __init__(self, student: HEARForAudioClassification, teachers: Sequence[TeacherTargets], weights: LossWeights):
+    def __init__(self, student: Student, teachers: Sequence[TeacherTargets], weights: LossWeights):
         super().__init__()
         self.student, self.weights = student, weights
+        self.has_frame_head = is_frame_classifier(type(student).__name__)
         labelled = first_labelled(teachers)
         self.is_multi_label = labelled is not None and labelled.is_multi_label
         self.names = loss_names(teachers)
@@ -138,7 +131,8 @@ class DistillationModel(nn.Module):
                 "frame": nn.ModuleList(nn.Linear(width, teacher.frame_width) for teacher in teachers),
             }
         )
-        student.classifier.requires_grad_(labelled is not None)
+        if labelled is None:
+            student.classifier.requires_grad_(False)
 
     @property
     def config(self) -> HEARConfig:
@@ -153,6 +147,8 @@ class DistillationModel(nn.Module):
         covered: list[torch.Tensor],
         teacher_logits: torch.Tensor | None = None,
         true_labels: torch.Tensor | None = None,
+        frame_labels: torch.Tensor | None = None,
+        labelled_frames: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -164,12 +160,16 @@ class DistillationModel(nn.Module):
             teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): Of the labelled teacher.
             true_labels (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
                 1 where a clip has a label, 0 elsewhere; a clip without any is not scored.
+            frame_labels (`torch.Tensor` of shape `(batch_size, num_frames, num_labels)`, *optional*):
+                Probabilities of that teacher's labels over time, which are then learned in place of the clip's.
+            labelled_frames (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*): The frames that have
+                some.
 
         Returns:
-            `dict[str, torch.Tensor]`: The weighted sum `loss`, each loss by its name, and `logits`.
+            `dict[str, torch.Tensor]`: The weighted sum `loss`, each loss by its name, and `logits` of the clips.
         """
         outputs = self.student.hear(input_values, attention_mask)
-        logits = self.student.classifier(outputs.pooler_output)
+        logits, frame_logits = self.logits(outputs)
         losses: dict[str, torch.Tensor] = {}
         total = torch.zeros((), device=logits.device)
         for i, (clip_name, frame_name) in enumerate(self.names):
@@ -181,13 +181,25 @@ class DistillationModel(nn.Module):
             total = total + self.weights.clip_embedding * losses[clip_name]
             total = total + self.weights.frame_embedding * losses[frame_name]
         if teacher_logits is not None:
-            losses["label_loss"] = self.label_loss(logits.float(), teacher_logits)
             losses["agreement"] = (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean()
+            if frame_labels is None:
+                losses["label_loss"] = self.label_loss(logits.float(), teacher_logits)
+            else:
+                scored = labelled_frames & outputs.frame_mask
+                losses["label_loss"] = frame_label_loss(frame_logits.float(), frame_labels, scored)
             total = total + self.weights.label * losses["label_loss"]
         if true_labels is not None:
             losses["true_label_loss"] = self.true_label_loss(logits.float(), true_labels)
             total = total + self.weights.true_label * losses["true_label_loss"]
         return {"loss": total, **losses, "logits": logits}
+
+    def logits(self, outputs: Any) -> tuple[torch.Tensor, Any]:
+        """Those of the clips and, where the student scores its frames, of these."""
+        student: Any = self.student
+        if not self.has_frame_head:
+            return student.classifier(outputs.pooler_output), None
+        frames = student.frame_classifier(student.dropout(outputs.last_hidden_state))
+        return pool_frame_logits(frames, outputs.frame_mask, student.config.frame_pooling), frames
 
     def label_loss(self, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         """Cross entropy to each label's probability, summed; or of a softmax the divergence at a temperature."""
@@ -267,6 +279,7 @@ class DistillationTrainer(PretrainingTrainer):
                 mask = torch.where(is_centred, heard_mask, widen(mask, heard.shape[1]))
                 before = before * ~is_centred
             outputs = self.teacher_outputs(heard, heard_mask, inputs.get(OUTPUTS_COLUMN))
+            over_time = self.labels_over_time(outputs, heard, heard_mask)
             outputs = [replace(out, first_center=out.first_center - before / rate) for out in outputs]
         num_frames = num_encoder_frames(waveform.shape[1], self.student.config.hop_length)
         targets = [teacher.targets(out, num_frames) for teacher, out in zip(self.teachers, outputs, strict=True)]
@@ -275,6 +288,9 @@ class DistillationTrainer(PretrainingTrainer):
         completed |= {"frame_targets": frame_targets, "covered": covered}
         if self.labelled is not None:
             completed["teacher_logits"] = outputs[self.teachers.index(self.labelled)].logits
+        if over_time is not None:
+            over_time = replace(over_time, first_center=over_time.first_center - before / rate)
+            completed["frame_labels"], completed["labelled_frames"] = over_time.at_encoder_frames(num_frames)
         if "label_ids" in inputs and self.labelled is not None:
             labels = multi_hot(inputs["label_ids"], self.labelled.num_labels)
             is_known = (labels.any(-1) & labels[partners].any(-1)).unsqueeze(-1)
@@ -287,6 +303,16 @@ class DistillationTrainer(PretrainingTrainer):
         if stored is not None:
             return [as_teacher_outputs(fields) for fields in stored]
         return [teacher(waveform, mask) for teacher in self.teachers if isinstance(teacher, DistillationTeacher)]
+
+    def labels_over_time(
+        self, outputs: list[TeacherOutputs], waveform: torch.Tensor, mask: torch.Tensor
+    ) -> TimedFrames | None:
+        """What the labelled teacher hears when; `None` where the model does not learn it, or tables do not hold it."""
+        teacher = self.labelled
+        if not (self.distillation_model.has_frame_head and isinstance(teacher, DistillationTeacher)):
+            return None
+        of_clips = outputs[self.teachers.index(teacher)]
+        return teacher.labels_over_time(of_clips, waveform, mask, self.args.label_window_seconds)
 
     def logged(self, inputs, outputs):
         return {name: value for name, value in outputs.items() if name not in ("loss", "logits")}, None
@@ -367,6 +393,12 @@ def mean_over_frames(values: torch.Tensor, scored: torch.Tensor) -> torch.Tensor
     return (values * scored).sum(-1) / scored.sum(-1).clamp(min=1)
 
 
+def frame_label_loss(logits: torch.Tensor, probabilities: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """Cross entropy to each label's probability, summed; the mean over each clip's scored frames: (B, n, L) -> ()"""
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, probabilities, reduction="none")
+    return mean_over_frames(losses.sum(-1), scored).mean()
+
+
 def use_labels(clips: PretrainingClips | StreamedClips | None, labelled: TeacherTargets | None) -> None:
     """Lets clips bring along their labels, which the teacher must know, if they have any."""
     if not isinstance(clips, PretrainingClips) or LABELS_COLUMN not in clips.dataset.column_names:
@@ -377,54 +409,3 @@ def use_labels(clips: PretrainingClips | StreamedClips | None, labelled: Teacher
             "the distillation."
         )
     clips.use_labels({name: index for index, name in labelled.id2label.items()})
-
-
-def load_student_config(args: StudentArguments) -> HEARConfig:
-    """Loads the config, still without the teacher's labels."""
-    config = HEARConfig()
-    if args.model_name_or_path is not None:
-        source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-        config = AutoConfig.from_pretrained(args.model_name_or_path, **source)
-    if config.model_type != HEARConfig.model_type:
-        raise ValueError(f"`model_name_or_path` must hold a HEAR, found a model of type {config.model_type!r}.")
-    if args.config_overrides:
-        config.update_from_string(args.config_overrides)
-        config.validate()
-    return config
-
-
-def load_student(
-    args: StudentArguments, config: HEARConfig, labelled: TeacherTargets | None
-) -> HEARForAudioClassification:
-    """Loads the student, with the labels of the teacher that has some, in whose shares a new head starts."""
-    has_head = args.model_name_or_path is not None and is_classifier((config.architectures or [""])[0])
-    if labelled is not None:
-        take_labels(config, labelled, has_head)
-    if args.model_name_or_path is None:
-        student = HEARForAudioClassification(config)
-    else:
-        source = {"revision": args.model_revision, "trust_remote_code": args.trust_remote_code}
-        student = AutoModelForAudioClassification.from_pretrained(args.model_name_or_path, config=config, **source)
-    if labelled is not None and not has_head:
-        start_biases(student, labelled)
-    return student
-
-
-def take_labels(config: HEARConfig, labelled: TeacherTargets, has_head: bool) -> None:
-    """Gives the config the teacher's labels; a head that exists must have them already."""
-    theirs: Any = labelled.id2label
-    if has_head and config.id2label != theirs:
-        raise ValueError(
-            f"The labels of `model_name_or_path` must be those of the teacher {labelled.facts.name}, found "
-            f"{config.num_labels} labels where the teacher has {len(theirs)}, or others or in another order. Start "
-            "from a checkpoint without a head, or take another teacher first."
-        )
-    config.id2label, config.label2id = theirs, {name: index for index, name in theirs.items()}
-    config.problem_type = labelled.problem_type  # type: ignore[assignment]  # one of its three
-
-
-@torch.no_grad()
-def start_biases(student: HEARForAudioClassification, labelled: TeacherTargets) -> None:
-    """Lets the output start at the teacher's mean probabilities, which it would take many steps to learn."""
-    mean = labelled.statistics["mean_probabilities"].clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-    student.classifier.out_proj.bias.copy_(mean.logit() if labelled.is_multi_label else mean.log())

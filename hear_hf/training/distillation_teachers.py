@@ -15,8 +15,15 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    PreTrainedModel,
+)
 
 from ..arguments import option
 from ..data.teacher_states import Moments
@@ -25,12 +32,22 @@ from ..frames_hear import frame_mask
 from ..rates import check_rates
 from ..sharing.cards import TeacherFacts
 from ..spectrogram_hear import HEARClips, sinc_resampling_kernel
-from .teacher_readers import EncoderReader, PaddedReader, TeacherOutputs, is_classifier, probe_clip
+from .teacher_readers import (
+    EncoderReader,
+    PaddedReader,
+    TeacherOutputs,
+    TimedFrames,
+    is_classifier,
+    is_frame_classifier,
+    probe_clip,
+)
 
 MULTI_LABEL = "multi_label_classification"
 SINGLE_LABEL = "single_label_classification"
 STATISTICS_NAME = "teacher_statistics.safetensors"  # in a checkpoint
 CLIPS_AT_ONCE = 16  # of those that statistics are measured on
+HOPS_PER_WINDOW = 4  # of those in which a teacher of whole clips says what is heard when
+WINDOWS_AT_ONCE = 64
 
 
 @dataclass
@@ -154,6 +171,7 @@ class DistillationTeacher(TeacherTargets):
         reader_class = PaddedReader if PaddedReader.fits(model, feature_extractor) else EncoderReader
         self.reader = reader_class(model, feature_extractor)
         self.device = self.reader.device
+        self.sampling_rate = sampling_rate
         common = math.gcd(sampling_rate, self.reader.sampling_rate)
         self.source, self.target = sampling_rate // common, self.reader.sampling_rate // common
         self.kernel = sinc_resampling_kernel(self.source, self.target).to(self.device)
@@ -171,6 +189,30 @@ class DistillationTeacher(TeacherTargets):
         lengths = clips.lengths.expand(len(waveform), 1)
         return self.reader(clips.waveform * frame_mask(lengths, clips.waveform.shape[1]), lengths)
 
+    @torch.no_grad()
+    def labels_over_time(
+        self, outputs: TeacherOutputs, waveform: torch.Tensor, attention_mask: torch.Tensor, window_seconds: float
+    ) -> TimedFrames:
+        """
+        Returns the probabilities of the labels over time: of the teacher's frames, or of windows where it has none.
+
+        Args:
+            outputs (`TeacherOutputs`): What the teacher made of the same batch.
+            waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): As of a call.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`): As of a call.
+            window_seconds (`float`): Length of the windows, whose centres are a quarter of it apart.
+        """
+        if outputs.frame_logits is not None:
+            probabilities = self.probabilities(outputs.frame_logits)
+            return TimedFrames(probabilities, outputs.num_frames, outputs.first_center, outputs.step)
+        hop = max(round(window_seconds * self.sampling_rate) // HOPS_PER_WINDOW, 1)
+        windows, masks, counts = windows_over(waveform, attention_mask.sum(1), hop)
+        batches = zip(windows.split(WINDOWS_AT_ONCE), masks.split(WINDOWS_AT_ONCE), strict=True)
+        parts: list[Any] = [self(*batch).logits for batch in batches]
+        rows = self.probabilities(torch.cat(parts)).split(counts.tolist())
+        step = torch.full((len(rows), 1), hop / self.sampling_rate, device=self.device)
+        return TimedFrames(pad_sequence(rows, batch_first=True), counts[:, None].to(self.device), step / 2, step)
+
     def sample(self, clips, num_clips: int) -> Iterator[TeacherOutputs]:
         waveforms = tqdm(clips.sample(num_clips), desc=f"Measuring {self.facts.name}", unit="clip", leave=False)
         return map(self.read_clips, chunks(waveforms))
@@ -178,8 +220,31 @@ class DistillationTeacher(TeacherTargets):
     def read_clips(self, waveforms: list[np.ndarray]) -> TeacherOutputs:
         """Reads clips of any lengths as one batch."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
-        rows = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in waveforms], batch_first=True)
+        rows = pad_sequence([torch.from_numpy(row) for row in waveforms], batch_first=True)
         return self(rows, frame_mask(lengths, rows.shape[1]))
+
+
+def windows_over(
+    waveform: torch.Tensor, lengths: torch.Tensor, hop: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    Cuts windows of `HOPS_PER_WINDOW` hops around the middle of each hop of each clip, as far as it reaches.
+
+    Args:
+        waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): Padded on the right.
+        lengths (`torch.Tensor` of shape `(batch_size,)`): Of the clips, in samples.
+        hop (`int`): In samples.
+
+    Returns:
+        Windows and their masks, `(num_windows, HOPS_PER_WINDOW * hop)`, clip by clip, and the number of each clip's.
+    """
+    counts, reach = (lengths.long() + hop - 1) // hop, HOPS_PER_WINDOW * hop // 2
+    clip = torch.repeat_interleave(torch.arange(len(waveform), device=counts.device), counts)
+    center = hop * torch.cat([torch.arange(count, device=counts.device) for count in counts.tolist()]) + hop // 2
+    start, stop = (center - reach).clamp(min=0), (center + reach).minimum(lengths[clip])
+    position = start[:, None] + torch.arange(2 * reach, device=counts.device)
+    rows = waveform[clip[:, None], position.clamp(max=waveform.shape[1] - 1)]
+    return rows, position < stop[:, None], counts
 
 
 def load_teachers(
@@ -218,8 +283,8 @@ def load_teacher(
             f"The teacher {name} must state the rate of its waveforms, found in its feature extractor: "
             f"sampling_rate={rate}. Correct its preprocessor_config.json."
         )
-    has_head = is_classifier((config.architectures or [""])[0])
-    auto_class: Any = AutoModelForAudioClassification if has_head else model_class(config)
+    head_class = head_class_of((config.architectures or [""])[0])
+    auto_class = head_class or model_class(config)
     dtype = getattr(torch, args.teacher_dtype)
     try:
         model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True, **source)
@@ -227,7 +292,7 @@ def load_teacher(
         raise ValueError(
             f"The teacher {name} must have weights that fit its config.json, found that they do not load: {error}"
         ) from error
-    check_weights(model, model, set(info["missing_keys"]), most=not has_head)
+    check_weights(model, model, set(info["missing_keys"]), most=head_class is None)
     try:
         facts = TeacherFacts(public_name(name), teacher_license(name), model.num_parameters())
         teacher = DistillationTeacher(
@@ -245,6 +310,13 @@ def load_teacher(
             "names. Correct `id2label` in its config.json."
         )
     return teacher
+
+
+def head_class_of(architecture: str) -> Any:
+    """The Auto class that loads a model with the head that says what is heard; `None` where it has none."""
+    if is_frame_classifier(architecture):
+        return AutoModelForAudioFrameClassification
+    return AutoModelForAudioClassification if is_classifier(architecture) else None
 
 
 def measure(teachers: Sequence[TeacherTargets], clips, num_clips: int, checkpoint: str | None = None) -> None:

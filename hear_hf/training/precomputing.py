@@ -15,6 +15,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..arguments import option
+from ..data.clip_tables import digest_of, tables_of_one_run
 from ..data.clips import MIN_CLIPS_READ, ClipReader
 from ..data.teacher_states import NUM_FRAMES_COLUMN, TEACHER_COLUMN
 from ..data.unlabelled import UnlabelledAudioArguments
@@ -23,6 +24,8 @@ from ..evaluation.frozen_encoders import FrozenEncoder
 from .distillation_teachers import DistillationTeacherArguments
 from .stored_teachers import DISTILLATION
 from .teachers import TeacherArguments
+
+TEACHER, CLIPS = "teacher", "clips"  # the keys of what a table is of
 
 
 @dataclass
@@ -144,21 +147,21 @@ class StoringReader:
             return None
 
 
-def as_table(clips: Dataset, columns: dict[str, pa.Array], metadata: dict[str, Any]) -> pa.Table:
-    """Joins the clips and the columns, with a description of the teacher in the metadata."""
+def as_table(clips: Dataset, columns: dict[str, pa.Array], metadata: dict[str, str]) -> pa.Table:
+    """Joins the clips and the columns, with a description of the teacher and of the clips in the metadata."""
     table = clips.with_format("arrow")[:]
     for name, column in columns.items():
         table = table.append_column(name, column)
-    return table.replace_schema_metadata({"teacher": json.dumps(metadata)})
+    return table.replace_schema_metadata(metadata)
 
 
-def is_written(path: Path, clips: Dataset, metadata: dict[str, Any]) -> bool:
-    """Says whether the table is there; one of another teacher, or of clips of other paths, is refused."""
+def is_written(path: Path, metadata: dict[str, str]) -> bool:
+    """Says whether the table is there; one of another teacher, or of other clips, is refused."""
     if not path.exists():
         return False
-    found = json.loads((pq.read_schema(path).metadata or {}).get(b"teacher", b"{}"))
-    stored = pq.ParquetFile(path).read(columns=["audio.path"])["audio"].to_pylist()
-    if found != metadata or [_path(clip) for clip in stored] != [_path(clip) for clip in clips["audio"]]:
+    stored = pq.read_schema(path).metadata or {}
+    found = {name: stored.get(name.encode(), b"{}").decode() for name in metadata}
+    if found != metadata:
         raise ValueError(
             f"{path} must be of this teacher and these clips, {_short(metadata)}, found: {_short(found)}. Give "
             "another --output_dir."
@@ -166,12 +169,9 @@ def is_written(path: Path, clips: Dataset, metadata: dict[str, Any]) -> bool:
     return True
 
 
-def _short(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metadata.items() if name != DISTILLATION}
-
-
-def _path(clip: dict[str, Any] | None) -> str | None:
-    return None if clip is None else clip["path"]
+def _short(metadata: dict[str, str]) -> dict[str, Any]:
+    teacher = json.loads(metadata[TEACHER])
+    return {name: value for name, value in teacher.items() if name != DISTILLATION} | {CLIPS: metadata[CLIPS][:8]}
 
 
 def precompute(
@@ -190,18 +190,17 @@ def precompute(
         `list[Path]`: All tables, in the clips' order.
 
     Raises:
-        `ValueError`: A table of another teacher or of other clips is in the way, or too many clips are unusable.
+        `ValueError`: A table of another teacher or of other clips is in the way, another run is at work there, or too
+            many clips are unusable.
     """
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = storable.metadata | {"num_clips": len(clips)}
-    starts = range(0, len(clips), args.clips_per_file)
-    paths = [folder / f"clips-{i:05d}-of-{len(starts):05d}.parquet" for i in range(len(starts))]
+    folder, stated = Path(args.output_dir), json.dumps(storable.metadata | {"num_clips": len(clips)})
     reader = StoringReader(storable, len(clips), data_args)
-    with tqdm(total=len(clips), desc=f"Computing the teacher's {storable.noun}", unit="clip") as progress:
-        for start, path in zip(starts, paths, strict=True):
-            some = clips.select(range(start, min(start + args.clips_per_file, len(clips))))
-            if is_written(path, some, metadata):
+    progress = tqdm(total=len(clips), desc=f"Computing the teacher's {storable.noun}", unit="clip")
+    with progress, tables_of_one_run(folder, "clips", len(clips), args.clips_per_file) as tables:
+        for path, place in tables.items():
+            some = clips.select(place)
+            metadata = {TEACHER: stated, CLIPS: digest_of(some)}
+            if is_written(path, metadata):
                 progress.update(len(some))
                 continue
             rows = []
@@ -216,4 +215,4 @@ def precompute(
             f"Skipped {reader.num_unusable} clips, which cannot be used and have no {storable.noun}; the training "
             "skips them."
         )
-    return paths
+    return list(tables)

@@ -46,20 +46,22 @@ def described(training_args: TrainingArguments, *others: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in FREE}
 
 
-def check_same_run(record: dict[str, Any], checkpoint: Path) -> None:
+def check_same_run(record: dict[str, Any], folder: Path, checkpoint: Path | None = None) -> None:
     """
-    Checks that a checkpoint is of the run that is about to resume it.
+    Checks that the model or the checkpoint in a folder is of the run that is about to replace or resume it.
 
     Args:
         record (`dict`): What the run is.
-        checkpoint (`Path`): A folder in that of the run, whose record lies there. An older run has none: then the
-            labels alone are compared.
+        folder (`Path`): Where the record of the other lies. An older run has none: then the labels alone are compared.
+        checkpoint (`Path`, *optional*): What is resumed.
 
     Raises:
         `ValueError`: It is of another run; the message names the differences.
     """
-    path = checkpoint.parent / RECORD
-    stored = _read(path) if path.is_file() else _labels(checkpoint)
+    path, model = folder / RECORD, checkpoint or folder
+    if not (checkpoint or (folder / "config.json").is_file()):
+        return  # nothing is lost
+    stored = _read(path) if path.is_file() else _labels(model)
     record = json.loads(_json(record))
     different = [name for name in record if name in stored and record[name] != stored[name]]
     if different:
@@ -68,8 +70,8 @@ def check_same_run(record: dict[str, Any], checkpoint: Path) -> None:
             for name in different[:MAX_NAMED]
         )
         raise ValueError(
-            f"A run must resume its own checkpoints, found those of another in {checkpoint.parent}: {found}. Give "
-            "another --output_dir, or delete that folder."
+            f"A folder must hold the model and checkpoints of one run, found those of another in {folder}: {found}. "
+            "Give another --output_dir, or delete that folder."
         )
 
 

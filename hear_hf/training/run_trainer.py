@@ -31,16 +31,16 @@ class RunTrainer(Trainer):
         found = get_last_checkpoint(str(folder)) if resume_from_checkpoint is True else resume_from_checkpoint
         record = self.record()
         with in_use(folder):
-            if found:
-                check_same_run(record, Path(str(found)))
+            checkpoint = Path(str(found)) if found else None
+            check_same_run(record, folder if checkpoint is None else checkpoint.parent, checkpoint)
             write_record(record, folder)
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def record(self) -> dict[str, Any]:
-        """What this run is: its options, its labels and the number of its clips."""
+        """What this run is: its kind and options, its labels and the number of its clips."""
         config: Any = getattr(self.model, "config", None)
         clips: Any = self.train_dataset
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"kind": type(self).__name__}
         if hasattr(config, "id2label"):
             facts["labels"] = [name for _, name in sorted(config.id2label.items())]
         if hasattr(clips, "__len__"):

@@ -85,8 +85,9 @@ def start(training_args: RunArguments, *options: Any) -> None:
     set_seed(training_args.seed)
     training_args.record = described(training_args, *options)
     training_args.resume_from_checkpoint = checkpoint = last_checkpoint(training_args)
-    if checkpoint is not None:  # labels and clips are compared when they are known
-        check_same_run(training_args.record, Path(checkpoint))
+    folder, found = Path(str(training_args.output_dir)), None if checkpoint is None else Path(checkpoint)
+    # Labels and clips are compared when they are known.
+    check_same_run(training_args.record, folder if found is None else found.parent, found)
     if training_args.push_to_hub and training_args.process_index == 0:
         try:
             repository_of(training_args)

@@ -10,27 +10,24 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from .. import HEARForAudioFrameClassification
 from ..evaluation.frozen_encoders import FrozenEncoder
 from ..events import ENCODER_FRAME_SECONDS, FIRST_FRAME_SECONDS
 from ..frames_hear import frame_mask
 
 
 @dataclass
-class TeacherOutputs:
+class TimedFrames:
     """
-    What a teacher gives of a batch, in float32.
+    What a teacher gives of a batch over time, in float32.
 
     Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): Of a teacher with labels.
-        clip_embedding (`torch.Tensor` of shape `(batch_size, clip_width)`): One vector per clip.
-        frames (`torch.Tensor` of shape `(batch_size, num_frames, frame_width)`): Its time-resolved embedding.
+        frames (`torch.Tensor` of shape `(batch_size, num_frames, frame_width)`): Of each of its frames.
         num_frames (`torch.Tensor` of shape `(batch_size, 1)`): How many frames of each clip are valid.
         first_center (`torch.Tensor` of shape `(batch_size, 1)`): Where the first frame is centred, in seconds.
         step (`torch.Tensor` of shape `(batch_size, 1)`): Time from one frame to the next, in seconds.
     """
 
-    logits: torch.Tensor | None
-    clip_embedding: torch.Tensor
     frames: torch.Tensor
     num_frames: torch.Tensor
     first_center: torch.Tensor
@@ -54,8 +51,25 @@ class TeacherOutputs:
         return (1 - weight) * rows[0] + weight * rows[1], is_covered
 
 
+@dataclass
+class TeacherOutputs(TimedFrames):
+    """
+    All that a teacher gives of a batch: its time-resolved embedding, and what it makes of the whole clips.
+
+    Args:
+        clip_embedding (`torch.Tensor` of shape `(batch_size, clip_width)`): One vector per clip.
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): Of a teacher with labels.
+        frame_logits (`torch.Tensor` of shape `(batch_size, num_frames, num_labels)`, *optional*): Of one whose labels
+            are of its frames.
+    """
+
+    clip_embedding: torch.Tensor
+    logits: torch.Tensor | None
+    frame_logits: torch.Tensor | None = None
+
+
 class BaseOutputs:
-    """Runs a model, with its head if it has one, and returns the outputs of its base model and the logits.
+    """Runs a model, with its head if it has one: the outputs of its base model, the logits of clips and of frames.
 
     Args:
         model (`PreTrainedModel`): Any model; where it has a base model, a hook keeps what that returns.
@@ -69,11 +83,13 @@ class BaseOutputs:
     def _keep(self, module, args, output) -> None:
         self.kept = output
 
-    def __call__(self, **inputs) -> tuple[Any, torch.Tensor | None]:
+    def __call__(self, **inputs) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
         outputs = self.model(**inputs)
         base, self.kept = outputs if self.kept is None else self.kept, None
-        logits = getattr(outputs, "logits", None)
-        return base, logits.float() if logits is not None and logits.ndim == 2 else None  # of clips, not of frames
+        logits, clip_logits = getattr(outputs, "logits", None), getattr(outputs, "clip_logits", None)
+        if clip_logits is not None:
+            return base, clip_logits.float(), outputs.logits.float()
+        return base, logits.float() if logits is not None and logits.ndim == 2 else None, None
 
 
 class PaddedReader:
@@ -99,7 +115,7 @@ class PaddedReader:
         if values is None or values.shape != (1, len(clip)) or not np.allclose(values[0], clip):
             return False
         with torch.no_grad():
-            outputs, _ = BaseOutputs(model)(input_values=values.to(model.device))
+            outputs, *_ = BaseOutputs(model)(input_values=values.to(model.device))
         return getattr(outputs, "frame_mask", None) is not None and frames_of(outputs) is not None
 
     def __call__(self, waveform: torch.Tensor, lengths: torch.Tensor) -> TeacherOutputs:
@@ -107,7 +123,7 @@ class PaddedReader:
         lengths = lengths.clamp(min=self.min_samples)
         waveform = torch.nn.functional.pad(waveform, (0, max(self.min_samples - waveform.shape[1], 0)))
         mask = frame_mask(lengths, waveform.shape[1]).long()
-        outputs, logits = self.run(input_values=waveform, attention_mask=mask)
+        outputs, logits, frame_logits = self.run(input_values=waveform, attention_mask=mask)
         frames, valid = frames_of(outputs).float(), outputs.frame_mask
         pooled = getattr(outputs, "pooler_output", None)
         pooled = mean_of_valid(frames, valid) if pooled is None else pooled.float()
@@ -117,7 +133,7 @@ class PaddedReader:
         else:
             step = lengths / self.sampling_rate / num_frames
             first_center = step / 2
-        return TeacherOutputs(logits, pooled, frames, num_frames, first_center, step)
+        return TeacherOutputs(frames, num_frames, first_center, step, pooled, logits, frame_logits)
 
     def grid(self) -> tuple[float, float]:
         return self.step, self.first_center
@@ -144,12 +160,12 @@ class EncoderReader:
         num_frames = torch.tensor([[len(rows)] for rows in joined], device=self.device)
         step = lengths.to(self.device) / self.sampling_rate / num_frames
         return TeacherOutputs(
-            torch.stack([torch.stack(rows).mean(0) for rows in logits]) if logits[0] else None,
-            torch.stack([rows.mean(0) for rows in joined]),
             torch.nn.utils.rnn.pad_sequence(joined, batch_first=True),
             num_frames,
             step / 2,
             step,
+            torch.stack([rows.mean(0) for rows in joined]),
+            torch.stack([torch.stack(rows).mean(0) for rows in logits]) if logits[0] else None,
         )
 
 
@@ -168,12 +184,16 @@ class HeadedEncoder(FrozenEncoder):
         if self.run is None:
             return super()._forward(waveforms)
         inputs = self.family.inputs(waveforms, self.model.dtype).to(self.device)
-        outputs, self.logits = self.run(**inputs, output_hidden_states=True)
+        outputs, self.logits, _ = self.run(**inputs, output_hidden_states=True)
         return outputs
 
 
 def is_classifier(class_name: str) -> bool:
     return class_name.endswith(("ForAudioClassification", "ForSequenceClassification"))
+
+
+def is_frame_classifier(class_name: str) -> bool:
+    return class_name == HEARForAudioFrameClassification.__name__  # others do not score each label by itself
 
 
 def probe_clip(sampling_rate: int) -> np.ndarray:

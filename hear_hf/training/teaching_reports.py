@@ -9,16 +9,20 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from transformers import EvalPrediction
 
+from ..arguments import on_one_line
 from ..data.labelled import DataArguments
 from ..data.sources import describe_source, hub_datasets
 from ..evaluation.logistic import CrossValidation
 from ..evaluation.metrics import multi_label_metrics, single_label_metrics
-from ..sharing.cards import CardFacts, TaughtLabel, TeachingFacts, classifier_card, score_name
+from ..sharing.cards import CardFacts, TaughtLabel, TeachingFacts, classifier_card, label_names, score_name
 from .few_shot import Lesson, TeachingArguments, thresholds_at
 from .plots import plot_confusion_matrix
-from .records import in_use, write_record
+from .records import check_same_run, in_use, write_record
 from .reports import per_label_table
 from .views import ViewArguments
+
+# What another lesson in the same folder has in common; how it is taught may change.
+SAME = ("kind", "labels", "model_name_or_path", "dataset_name", "data_dir", "train_file")
 
 
 def report_teaching(
@@ -34,6 +38,9 @@ def report_teaching(
 
     Returns:
         `dict`: What `teaching.json` holds: mean and standard deviation of each score over the folds, and more.
+
+    Raises:
+        `ValueError`: The folder holds another model, or a run is at work there.
     """
     folder = Path(args.output_dir)
     scores, spread = fold_scores(lesson)
@@ -49,10 +56,13 @@ def report_teaching(
         teaching=teaching_facts(lesson, args, view_args, spread),
     )
     figures = {"scores": scores, **asdict(facts.teaching)} | scores_of_test(lesson)  # type: ignore[arg-type]
+    labels = label_names(lesson.model.config)
+    record = asdict(args) | asdict(data_args) | asdict(view_args) | {"kind": "teaching", "labels": labels}
     with in_use(folder):
+        check_same_run({name: record[name] for name in SAME}, folder)
         lesson.model.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
-        write_record(asdict(args) | asdict(data_args) | asdict(view_args), folder)
+        write_record(record, folder)
         (folder / "teaching.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         classifier_card(facts).save(folder / "README.md")
         if lesson.validation is not None:
@@ -159,7 +169,7 @@ def print_summary(lesson: Lesson, figures: dict[str, Any], args: TeachingArgumen
     print(f"Cross-validated: {', '.join(found) or 'nothing, as there are too few clips'}.")
     if figures["measured_rate"] is not None:
         heard = [f"{label['name']} {label['heard']:.0%}" for label in figures["labels"] if label["heard"] is not None]
-        print(f"Heard at a false-alarm rate of {args.false_alarm_rate:.2%}: {', '.join(heard)}.")
+        print(f"Heard at a false-alarm rate of {args.false_alarm_rate:.2%}: {on_one_line(', '.join(heard))}.")
     if "test" in figures:
         print("Test split: " + ", ".join(f"{score_name(name)} {score:.1%}" for name, score in figures["test"].items()))
     print(f"In {folder}: the model, its card (README.md) and its figures.")

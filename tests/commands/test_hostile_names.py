@@ -1,4 +1,4 @@
-"""Names of files of others neither control the terminal nor end a command that cannot encode them."""
+"""Names of files and labels of others neither control the terminal nor end a command that cannot encode them."""
 
 import os
 
@@ -6,16 +6,25 @@ import pytest
 
 import predict
 import stream
-from hear_hf import HEARFeatureExtractor
-from helpers import small_model, write_tone
+from hear_hf import (
+    HEARConfig,
+    HEARFeatureExtractor,
+    HEARForAudioClassification,
+    HEARForAudioFrameClassification,
+)
+from helpers import SMALL, write_tone
 
 NAMES = ["\x1b[31mred.wav", "two\nlines.wav", os.fsdecode(b"caf\xe9.wav")]
 
 
-@pytest.fixture
-def arguments(tmp_path):
+LABELS = {i: f"\x1b[3{i}mlabel\n" for i in range(7)}
+
+
+@pytest.fixture(params=[HEARForAudioClassification, HEARForAudioFrameClassification])
+def arguments(request, tmp_path):
     """A model, and of each name a clip and a file that is none."""
-    small_model(num_hidden_layers=1).save_pretrained(tmp_path / "model")
+    config = HEARConfig(**SMALL | {"num_hidden_layers": 1}, id2label=LABELS, event_thresholds=[0.0] * 7)
+    request.param(config).save_pretrained(tmp_path / "model")
     HEARFeatureExtractor().save_pretrained(tmp_path / "model")
     write_tone(tmp_path / "clip.wav", 300)
     contents, paths = {"good": (tmp_path / "clip.wav").read_bytes(), "broken": b"no sound"}, []

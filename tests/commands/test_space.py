@@ -20,6 +20,7 @@ from audio import visitors
 from audio.visitors import read_clip
 from clip_folder import clip_folder
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioFrameClassification, HEARForPreTraining
+from hear_hf.events import find_events
 from hear_hf.scores import scores_of
 from hearing_figure import draw, log_mel
 from helpers import SMALL, noise, small_model
@@ -109,12 +110,21 @@ def test_a_silent_window_scores_nothing(classifier):
 
 def test_a_stretch_has_the_mean_score_of_its_windows():
     scores = np.array([[0.9, 0.1], [0.7, 0.6], [0.2, 0.8], [0.5, 0.1]])
-    hearing = Hearing(np.zeros(4), 1, ["a", "b"], scores[0], scores, np.arange(5.0))
+    hearing = Hearing(np.zeros(4), 1, ["a", "b"], scores[0], scores, np.arange(5.0), np.full(2, 0.5))
     assert hearing.segments(0.5) == [
         (0, 2, "a", pytest.approx(0.8)),
         (1, 3, "b", pytest.approx(0.7)),
         (3, 4, "a", pytest.approx(0.5)),
     ]
+    assert hearing.segments(0.75) == [(0, 1, "a", 0.9), (2, 3, "b", 0.8)]
+
+
+def test_a_slider_scales_the_odds_of_each_label_s_own_threshold():
+    scores = np.array([[0.15, 0.65], [0.3, 0.75], [0.45, 0.9]])
+    hearing = Hearing(np.zeros(3), 1, ["a", "b"], scores[0], scores, np.arange(4.0), np.array([0.2, 0.7]))
+    starts = {strictness: [segment[0] for segment in hearing.segments(strictness)] for strictness in (0.3, 0.5, 0.75)}
+    # Odds of 1 to 4 and 7 to 3, times 3: 0.43 and 0.88.
+    assert starts == {0.3: [0, 0], 0.5: [1, 1], 0.75: [2, 2]}
 
 
 def test_labels_of_a_multi_label_model_score_apart(tmp_path):
@@ -134,6 +144,25 @@ def test_a_model_of_frames_says_when_by_its_frames(tmp_path):
     np.testing.assert_allclose(hearing.clip_scores, expected.clip_logits[0].detach().sigmoid(), atol=1e-5)
     assert len(hearing.edges) == len(hearing.scores) + 1 == 64 and hearing.edges[-1] == 1.25
     draw(hearing)
+
+
+def test_a_model_of_frames_hears_what_its_thresholds_and_median_say(tmp_path):
+    model = HEARForAudioFrameClassification(HEARConfig(**SMALL)).eval()
+    torch.nn.init.normal_(model.frame_classifier.weight, std=0.3)
+    clip = noise(20_000).numpy()
+    frames = model(torch.from_numpy(clip)[None]).logits[0].detach().sigmoid().numpy()
+    model.config.event_thresholds = np.median(frames, axis=0).astype(float).tolist()
+    model.config.event_median_frames = 5
+    classifier = Classifier(saved(model, tmp_path), configured=True)
+    expected = find_events(frames, classifier.labels, model.config.event_thresholds, 5)
+    found = hear(classifier, clip, 2.0).segments()
+    assert sorted((event.start, event.end, event.label) for event in expected) == [
+        (start, pytest.approx(end, abs=0.03), label) for start, end, label, _ in found
+    ]
+    assert len(found) > 7
+    model.config.event_thresholds = [0.5]
+    with pytest.raises(ValueError, match="`event_thresholds` must be one for each of 7 labels, found 1"):
+        Classifier(saved(model, tmp_path), configured=True)
 
 
 def test_a_progress_bar_sees_each_batch_once(classifier):
@@ -271,7 +300,9 @@ def test_the_timeline_lists_labels_in_the_order_of_their_peaks(classifier):
 
 def test_a_label_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
     scores = np.array([[0.9, 0.1]], np.float32)
-    figure = draw(Hearing(sound("low", 1.0), RATE, ["$x_$", "b"], scores[0], scores, np.array([0.0, 1.0])))
+    figure = draw(
+        Hearing(sound("low", 1.0), RATE, ["$x_$", "b"], scores[0], scores, np.array([0.0, 1.0]), np.full(2, 0.5))
+    )
     figure.savefig(tmp_path / "figure.png")
     assert "$x_$" in [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
 
@@ -362,6 +393,15 @@ def test_a_visitors_repository_of_more_than_500_mb_is_not_downloaded(monkeypatch
         Classifier("someone/huge")
 
 
+def test_a_visitors_adapter_of_a_model_of_any_size_or_place_is_not_loaded(monkeypatch):
+    files = [SimpleNamespace(rfilename="adapter_config.json", size=100)]
+    info = SimpleNamespace(siblings=files, sha="c0ffee")
+    monkeypatch.setattr(sound_events.HfApi, "model_info", lambda *_, **__: info)
+    monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("downloaded"))
+    with pytest.raises(ValueError, match="must be a whole model, found an adapter"):
+        Classifier("someone/adapter")
+
+
 def test_a_visitors_repository_is_loaded_at_the_commit_that_was_measured(monkeypatch):
     asked, loaded = published(monkeypatch, 1000), []
     monkeypatch.setattr(sound_events.AutoConfig, "from_pretrained", lambda *a, **kw: loaded.append((a, kw)))
@@ -437,9 +477,10 @@ def test_the_space_scores_as_the_package_does(tmp_path, problem_type):
     np.testing.assert_allclose(Classifier(str(tmp_path))([clip]), expected, atol=1e-6)
 
 
-def test_the_space_decodes_as_the_package_does():
-    for copy in {*SPACE.glob("audio/*.py")} - {SPACE / "audio" / "__init__.py"}:
-        ours = ROOT / "hear_hf" / "data" / copy.name
+def test_the_space_decodes_and_finds_events_as_the_package_does():
+    homes = {copy: "data" for copy in {*SPACE.glob("audio/*.py")} - {SPACE / "audio" / "__init__.py"}}
+    for copy, home in (homes | {SPACE / "events.py": ""}).items():
+        ours = ROOT / "hear_hf" / home / copy.name
         assert copy.read_bytes() == ours.read_bytes(), f"copy {ours} to {copy.parent}"
 
 

@@ -301,6 +301,16 @@ def test_a_regression_is_refused(tmp_path):
         build_page.add_model(tmp_path, tmp_path, build_page.PageArguments(str(tmp_path / "model"), tmp_path))
 
 
+@pytest.mark.parametrize(("name", "pattern"), [("LICENSE_KEY", build_page.LICENCES), ("cat.ogg", "*.ogg")])
+def test_a_link_that_leads_out_of_the_model_or_the_sounds_is_refused_by_name(tmp_path, name, pattern):
+    (tmp_path / "secret").write_text("private")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(SystemExit, match=f"must lead to visible files of their own folder, found: .*{name}"):
+        build_page.copy_own(tmp_path / "folder", pattern, tmp_path / "page")
+    assert not list(tmp_path.glob("page/*"))
+
+
 @pytest.mark.slow
 def test_the_page_of_hear_tiny_loads_less_than_8_mb_and_hears_a_cat(browser, tmp_path):
     folder = build(SOUNDS.parents[1] / "checkpoints" / "hear-tiny", tmp_path / "page")

@@ -40,6 +40,20 @@ def events_of(dataset):
     return found
 
 
+@pytest.mark.parametrize("header", ["", "Selection\tBegin Time (s)\tEnd Time (s)\tAnnotation\n"])
+def test_a_quotation_mark_that_nothing_closes_swallows_no_line(tmp_path, header):
+    start = "1\t" if header else ""
+    lines = [f'{start}0\t1\t"dog', f'{start}1\t2\t5" disk', f"{start}2\t3\tcat\u2028cow"]
+    (tmp_path / "one.txt").write_text(header + "\n".join(lines), encoding="utf-8")
+    assert [event.label for event in read_annotations(tmp_path / "one.txt")[""]] == ["dog", '5" disk', "cat\u2028cow"]
+
+
+def test_a_cell_without_an_end_is_refused_by_the_file_s_name(tmp_path):
+    (tmp_path / "one.txt").write_text("0\t1\t" + 200_000 * "x")
+    with pytest.raises(ValueError, match="one.txt must have cells of a readable length"):
+        read_annotations(tmp_path / "one.txt")
+
+
 def test_audacity_s_label_track_is_read_with_and_without_frequencies(tmp_path):
     path = tmp_path / "one.txt"
     path.write_text("0.100000\t0.300000\tcat\n\\\t200.0\t900.0\n0.5\t0.5\ta dog\n", encoding="utf-8")

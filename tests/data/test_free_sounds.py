@@ -101,6 +101,17 @@ def test_a_package_gives_its_sounds_also_those_in_zip_files_and_its_copyright(pa
     assert (tmp_path / "out" / "toy-sounds.copyright").read_text() == "By A, CC0."
 
 
+def test_a_file_that_unpacks_to_more_than_a_bound_is_not_unpacked(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(debian_sounds, "MAX_FILE_BYTES", 100_000)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("bomb.wav", wav(0.5) + bytes(200_000))
+        opened.writestr("shot.wav", wav(0.4))
+    deb = package({"usr/a.zip": archive.getvalue(), "usr/bomb.ogg": bytes(200_000), "usr/ok.wav": wav(0.5)})
+    assert collect_debian_sounds(DebianArguments(str(tmp_path / "out"), packages=[deb])) == 2
+    assert sorted(names(rows(tmp_path / "out", "toy-sounds"))) == ["toy-sounds/ok.opus", "toy-sounds/shot.opus"]
+
+
 def test_licence_and_credit_of_a_listed_package_are_those_of_the_list(package, tmp_path):
     deb = package({"usr/bell.wav": wav(0.5)}, "klettres-data")
     collect_debian_sounds(DebianArguments(str(tmp_path / "out"), packages=[deb]))

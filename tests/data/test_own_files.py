@@ -46,14 +46,17 @@ def data_set(folder, paths, as_structs):
 
 @pytest.mark.parametrize("as_structs", [True, False])
 @pytest.mark.parametrize("streaming", [True, False])
-@pytest.mark.parametrize("kind", ["address", "file address", "path", "relative path", "chain"])
+@pytest.mark.parametrize("kind", ["address", "file address", "path", "relative path", "chain", "link"])
 def test_pretraining_follows_no_address_and_no_path_out_of_the_data_set(
     tmp_path, server, monkeypatch, kind, streaming, as_structs
 ):
     address, requests = server
     private = write_clip(tmp_path / "private.wav")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "linked.wav").symlink_to(private)
     named = {
+        "link": str(tmp_path / "set" / "linked.wav"),
         "address": address,
         "file address": f"file://{private}",
         "path": private,
@@ -92,3 +95,21 @@ def test_addresses_of_the_hub_are_taken_and_those_that_only_look_so_are_not():
     assert ADDRESS.fullmatch("zip://clip.wav::hf://datasets/a/b@c0ffee/clips.zip")
     for other in ("http://hf://a", "hf://a::http://b", "zip://a::http://b", "file://a::hf://b", "HF://a"):
         assert not ADDRESS.fullmatch(other)
+
+
+@pytest.mark.parametrize("place", ["../private/*.parquet", "{private}/train.parquet"])
+def test_a_card_leads_to_no_table_outside_of_its_data_set(tmp_path, place):
+    private = data_set(tmp_path / "private", ["clip.wav"], True)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    files = place.format(private=private)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{files}'\n---\n")
+    with pytest.raises(ValueError, match="set must consist of its own files .*private/train.parquet"):
+        load_labelled_audio(DataArguments(dataset_name=str(folder)))
+
+
+def test_a_data_set_in_brackets_is_not_taken_for_a_pattern_that_leads_to_another(tmp_path):
+    data_set(tmp_path / "set1", ["clip.wav"], True)
+    name = data_set(tmp_path / "set[1]", ["clip.wav"], True)
+    with pytest.raises(ValueError, match="must consist of its own files .*set1/train.parquet"):
+        load_labelled_audio(DataArguments(dataset_name=name))

@@ -246,6 +246,16 @@ def test_crops_are_whole_windows_cut_at_whole_frames(tmp_path):
     assert len(starts) > 8
 
 
+def test_crops_of_random_length_are_for_training_alone(tmp_path):
+    path = write_shard(tmp_path / "clips.parquet", [noise(1.0, i) for i in range(40)])
+    train, held_out = load(0.5, train_file=[path], min_crop_seconds=0.1, validation_share=0.25)
+    lengths = [len(item["input_values"]) / RATE for item in train]
+    assert 0.1 <= min(lengths) < 0.2 and 0.4 < max(lengths) <= 0.5 and len(set(lengths)) == 30
+    assert {len(item["input_values"]) / RATE for item in held_out} == {0.5}
+    with pytest.raises(ValueError, match="`min_crop_seconds` must lie between 0.04 and .* found: 2.0 with 0.5"):
+        load(0.5, train_file=[path], min_crop_seconds=2.0)
+
+
 def test_an_item_depends_on_seed_epoch_and_clip_alone(tmp_path):
     clips = clips_of(tmp_path)
     expected = [clips[i] for i in range(6)]

@@ -19,7 +19,14 @@ from onnx import numpy_helper
 import export_onnx
 from hear_hf import HEARModel
 from hear_hf.deployment.onnx_dtypes import calibration_files
-from hear_hf.deployment.onnx_export import FILES, TOLERANCES, check_exported, export_file, load_classifier
+from hear_hf.deployment.onnx_export import (
+    FILES,
+    TOLERANCES,
+    check_exported,
+    copy_configuration,
+    export_file,
+    load_classifier,
+)
 from hear_hf.deployment.onnx_session import model_inputs
 from helpers import noise, ragged_batch, samples_of, save_wav2vec2, small_model
 
@@ -153,6 +160,16 @@ def test_the_folder_holds_what_transformers_js_looks_for(folder, tmp_path, monke
     graphs = {"onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx"}
     assert found == {"config.json", "preprocessor_config.json"} | graphs
     assert (tmp_path / "config.json").read_bytes() == (folder / "model" / "config.json").read_bytes()
+
+
+def test_the_labels_beside_the_graphs_are_their_model_s(tmp_path):
+    for name, label in (("model", "cat"), ("other", "dog")):
+        small_model(id2label={i: f"{label} {i}" for i in range(7)}).save_pretrained(tmp_path / name)
+        copy_configuration(str(tmp_path / name), tmp_path)  # a folder for itself, of the last export
+        assert f"{label} 0" in (tmp_path / "config.json").read_text()
+    with pytest.raises(ValueError, match="must be empty or the folder of .*found another model"):
+        copy_configuration(str(tmp_path / "model"), tmp_path / "other")
+    assert "dog 0" in (tmp_path / "other" / "config.json").read_text()
 
 
 def test_files_of_an_earlier_version_are_told_about(folder, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The export of a model of frames: ONNX Runtime against PyTorch, and run_onnx.py against the events of the package."""
+"""The export of a model of frames: ONNX Runtime against PyTorch, and run_onnx.py against the package's events."""
 
 import pytest
 import soundfile
@@ -8,12 +8,14 @@ pytest.importorskip("onnx", reason="the export needs `pip install hear_hf[onnx]`
 pytest.importorskip("onnxruntime", reason="the export needs `pip install hear_hf[onnx]`")
 pytest.importorskip("onnxscript", reason="the export needs `pip install hear_hf[onnx]`")
 
+import onnx
 import onnxruntime
 
 import export_onnx
 import run_onnx
 from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioFrameClassification
 from hear_hf.deployment.onnx_session import model_inputs
+from hear_hf.deployment.openvino_export import export_ir
 from hear_hf.event_finder import EventFinder
 from helpers import SMALL, noise, ragged_batch, samples_of
 
@@ -44,8 +46,13 @@ def test_frames_and_clips_have_pytorch_s_logits(exported, num_frames):
     torch.testing.assert_close(torch.from_numpy(clip_logits), expected.clip_logits, rtol=0, atol=1e-4)
 
 
-def test_the_command_without_pytorch_finds_the_package_s_events(exported, tmp_path, capsys):
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_command_without_pytorch_finds_the_package_s_events(exported, runtime, tmp_path, capsys):
     model, path = exported
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="the export needs `pip install hear_hf[openvino]`")
+        export_ir(onnx.load(path), "float32", model, tmp_path)
+        path = tmp_path / "openvino_model.xml"
     clip = noise(20_000).numpy()
     soundfile.write(tmp_path / "clip.wav", clip, 16_000, subtype="FLOAT")
     events = EventFinder(model, HEARFeatureExtractor())(clip).events

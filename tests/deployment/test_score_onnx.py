@@ -81,7 +81,7 @@ def test_the_model_is_loaded_once_and_stays_as_it_is(tables, model, monkeypatch)
 
 def test_a_folder_without_exported_files_is_refused(tables):
     (tables / "older").mkdir()
-    with pytest.raises(ValueError, match="must hold files of export_onnx.py, found none in .*/older. Export first."):
+    with pytest.raises(ValueError, match="must hold files of .*, found none in .*/older. Export first."):
         score_onnx.main(arguments(tables, onnx_dir="older"))
     (tables / "older" / "model_int8.onnx").write_text("an older one")
     with pytest.raises(ValueError, match="holds model_int8.onnx of an earlier version: today's are onnx/{model.onnx,"):

@@ -152,6 +152,30 @@ def test_tables_of_two_checkpoints_are_refused_with_both_names_and_revisions(tmp
         EmbeddingIndex.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "columns", "found"),
+    [
+        ({"embedding_size": "8"}, {}, "must say which checkpoint made it"),
+        ({"model": None}, {}, "must say which checkpoint made it"),
+        ({"embedding_size": 10**9}, {}, "must have a column 'embedding'"),
+        ({}, {"start": ["0"] * 3}, "must have a column 'start' of double"),
+        ({}, {"embedding": [[np.nan] * WIDTH] * 3}, "must be finite"),
+        ({"model": "/nowhere/at all"}, {}, "nowhere/at all"),
+    ],
+)
+def test_tables_of_others_end_the_command_with_a_message(tmp_path, changes, columns, found):
+    write_table(tmp_path / "t.parquet", random_vectors(3), **changes)
+    table = pq.read_table(tmp_path / "t.parquet")
+    for name, values in columns.items():
+        kind = table.schema.field(name).type if name == "embedding" else pa.string()
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, kind))
+    pq.write_table(table, tmp_path / "t.parquet")
+    write_tone(tmp_path / "a.wav", 300)
+    option = ["--like", str(tmp_path / "a.wav")] if changes.get("model") else ["--num_clusters", "2"]
+    with pytest.raises(SystemExit, match=found):
+        search.main([str(tmp_path), *option])
+
+
 @pytest.fixture
 def searched(model, tmp_path):
     """The folders of a model, of sounds, and of the index of these."""
@@ -164,6 +188,17 @@ def searched(model, tmp_path):
     return tmp_path
 
 
+def test_labels_and_paths_of_others_do_not_control_the_terminal(tmp_path, capsys):
+    labels = pa.array([["\x1b[31mred"]] * 3, pa.list_(pa.string()))
+    write_table(tmp_path / "t.parquet", random_vectors(3), paths=["\x1b[2J.wav", "a\nb.wav", "c.wav"])
+    scores = pa.array([[0.5]] * 3, pa.list_(pa.float32()))
+    table = pq.read_table(tmp_path / "t.parquet").append_column("labels", labels).append_column("scores", scores)
+    pq.write_table(table, tmp_path / "t.parquet")
+    search.main([str(tmp_path), "--num_clusters", "3"])
+    output = capsys.readouterr().out
+    assert "\x1b" not in output and "\\x1b[31mred" in output and "a\\nb.wav" in output
+
+
 def test_the_command_shows_writes_and_plays_what_is_like_an_example(searched, capsys):
     page, table = searched / "pages" / "hits.html", searched / "hits.csv"
     options = ["--like", str(searched / "sounds" / "a.wav"), "--top_k", "2", "--page", str(page)]
@@ -173,6 +208,7 @@ def test_the_command_shows_writes_and_plays_what_is_like_an_example(searched, ca
     assert Path(rows[0]["path"]).name == "b.wav" and len(rows) == 2 and float(rows[0]["similarity"]) > 0.9
     assert rows[0]["path"] in output and rows[0]["labels"].split(";")[0] in output
     assert [Path(unquote(link)).name for link in links_of(page)] == [Path(row["path"]).name for row in rows]
+    assert str(searched) not in page.read_text()
 
 
 def test_a_folder_of_examples_is_read_whole(searched, capsys):
@@ -181,7 +217,7 @@ def test_a_folder_of_examples_is_read_whole(searched, capsys):
     write_tone(examples / "high.wav", 3050, 0.5, seed=6)
     search.main([str(searched / "index"), "--like", str(examples), "--top_k", "4"])
     heading, *hits = capsys.readouterr().out.splitlines()
-    assert all(str(examples / name) in heading for name in ("low.wav", "high.wav")) and len(hits) == 4
+    assert all(name in heading for name in ("low.wav", "high.wav")) and len(hits) == 4
 
 
 def test_an_index_of_another_checkpoint_is_refused_with_both_names(searched, model):
@@ -228,10 +264,11 @@ def links_of(page):
 def test_names_are_escaped_and_links_relative_on_the_page(tmp_path):
     name = '<script>alert("1")</script> #1? 100%.wav'.replace("/", "")
     write_tone(tmp_path / "sounds" / name, 300)
-    hits = [Hit(str(tmp_path / "sounds" / name), 0.5, 1.25, 0.9, ["<b>loud</b>"]), Hit("clip 3", 0, 1, 0.8, [])]
+    gone = Hit(f"{tmp_path}/gone.wav", 0, 1, 0.8, [])
+    hits = [Hit(str(tmp_path / "sounds" / name), 0.5, 1.25, 0.9, ["<b>loud</b>"]), gone]
     write_page("<i>title</i>", [("Like <x>", hits)], tmp_path / "pages" / "hits.html")
     (link,) = links_of(tmp_path / "pages" / "hits.html")  # a clip that is no file has no player
     assert (tmp_path / "pages" / unquote(link)).resolve() == (tmp_path / "sounds" / name).resolve()
     content = (tmp_path / "pages" / "hits.html").read_text(encoding="utf-8")
-    assert "#t=0.5,1.25" in content and "http" not in content
+    assert "#t=0.5,1.25" in content and "http" not in content and str(tmp_path) not in content
     assert not [markup for markup in ("<i>", "<b>", "<x>", "<script>") if markup in content]

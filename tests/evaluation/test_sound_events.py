@@ -1,6 +1,7 @@
 """Events found in probabilities of frames, and their metrics by sed_scores_eval, against cases computed by hand."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -43,6 +44,24 @@ def test_a_median_filter_keeps_edges_and_ends():
     rows = probabilities((0, 40, 0), (98, 100, 1))
     np.testing.assert_array_equal(median_filter(rows, 5), rows)
     assert median_filter(rows[:0], 5).shape == (0, 3)
+
+
+def test_the_median_of_a_long_clip_is_that_of_each_frame_s_neighbours():
+    rows = np.random.default_rng(0).random((600, 2), np.float32)
+    filtered = median_filter(rows, 51)
+    assert filtered.shape == rows.shape
+    for frame in (0, 24, 256, 300, 599):
+        around = rows[np.clip(np.arange(frame - 25, frame + 26), 0, 599)]
+        np.testing.assert_array_equal(filtered[frame], np.median(around, axis=0))
+
+
+def test_a_median_filter_holds_few_windows_at_a_time():
+    rows = np.random.default_rng(0).random((10_000, 50)).astype(np.float32)
+    tracemalloc.start()
+    median_filter(rows, 101)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 101 * rows.nbytes / 10
 
 
 @pytest.mark.parametrize("median_frames", [1, 5])

@@ -83,6 +83,28 @@ def test_absurd_sizes_are_refused_before_anything_is_built(folder, field):
         HEARForAudioClassification.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"event_median_frames": 10**6 + 1}, "event_median_frames.*1000001"),
+        ({"event_median_frames": -1}, "event_median_frames.*-1"),
+        ({"n_fft": 2**16}, "n_fft=65536"),
+        ({"codebook_size": 2**17}, "codebook_size=131072"),
+        ({"classifier_proj_size": 2**20}, "classifier_proj_size=1048576"),
+        ({"num_labels": 3.0, "id2label": None, "label2id": None}, "num_labels.*3.0"),
+        ({"num_labels": "3", "id2label": None, "label2id": None}, "num_labels.*'3'"),
+        ({"id2label": {"0": "a", "2": "b"}}, "id2label.*2: 'b'"),
+        ({"id2label": {"0": "a", "1": ["b"]}}, "id2label"),
+        ({"id2label": {"0": None}}, "id2label"),
+        ({"id2label": {"0": "\ud800"}}, "id2label"),
+    ],
+)
+def test_what_a_small_model_cannot_bear_is_refused_before_anything_is_built(folder, fields, found):
+    change_config(folder, **fields)
+    with pytest.raises(Exception, match=f"(?s){found}"):
+        HEARForAudioClassification.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("place", ["../{}", "{folder}/{}", "..\\{}"])
 @pytest.mark.parametrize("auto", [True, False])
 def test_no_weights_outside_the_folder_are_read_whatever_an_index_of_shards_names(tmp_path, place, auto):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hear_hf import HEARFeatureExtractor, HEARModel, HEARStream
+from hear_hf.events import find_events
 from helpers import noise
 
 RATE = 16_000
@@ -68,3 +69,21 @@ def test_float16_attentions_stay_finite_where_a_clip_has_no_valid_frame(model):
     states, frame_mask = torch.ones(1, 3, model.config.task_hidden_size), torch.zeros(1, 3, dtype=torch.bool)
     _, weights = task_model.half().attend(states.half(), frame_mask, output_attentions=True)
     torch.testing.assert_close(weights.float(), torch.full_like(weights, 1 / 3).float(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"window_seconds": float("nan")}, {"hop_seconds": float("inf")}])
+def test_a_length_that_is_no_number_of_seconds_is_refused(model, options):
+    with pytest.raises(ValueError, match="Lengths must be finite, found"):
+        HEARStream(model, 16_000, **options)
+
+
+@pytest.mark.parametrize("rate", ["16000", 16_000.5, None])
+def test_a_rate_that_is_no_whole_number_is_refused(rate):
+    with pytest.raises(ValueError, match=f"must be from 16000 to 768000 Hz, found: {rate!r}"):
+        HEARFeatureExtractor(sampling_rate=rate)
+
+
+@pytest.mark.parametrize("median_frames", [0, 2, -1])
+def test_a_median_of_an_even_number_of_frames_is_refused(median_frames):
+    with pytest.raises(ValueError, match=f"must be odd and positive, found: {median_frames}"):
+        find_events(np.ones((5, 1)), ["dog"], [0.5], median_frames)

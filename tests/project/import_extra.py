@@ -4,7 +4,8 @@ import importlib
 import pkgutil
 import sys
 
-PACKAGES = {"train": "training", "onnx": "deployment"}  # the others are named as their extras
+# Those that are not named as their extras.
+PACKAGES = {"train": "training", "onnx": "deployment", "openvino": "deployment", "executorch": "mobile"}
 
 package = importlib.import_module(f"hear_hf.{PACKAGES.get(sys.argv[1], sys.argv[1])}")
 names = [module.name for module in pkgutil.iter_modules(package.__path__)]

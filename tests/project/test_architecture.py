@@ -14,6 +14,7 @@ ARROWS = {
     "evaluation": {"data"},
     "sharing": {"data", "evaluation"},
     "deployment": {"data", "evaluation"},
+    "mobile": set(),
     "training": {"data", "evaluation", "sharing"},
 }
 

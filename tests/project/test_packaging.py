@@ -30,6 +30,7 @@ SUB_PACKAGES = {
     "sharing": "sharing",
     "train": "training",
     "onnx": "deployment",
+    "executorch": "mobile",
 }
 DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installed
 TFLITE = ROOT / "conversion" / "tflite_file.py"
@@ -47,9 +48,10 @@ SCRIPTS["onnx"].add(PAGE)
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters and a cluster,
-# which say so themselves; and for a faster search, which goes without.
+# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters, a cluster and
+# OpenVINO, which say so themselves; and for a faster search, which goes without.
 OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "sed_scores_eval", "ray", "faiss", "peft"}
+OPTIONAL |= {"openvino", "nncf"}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_an_extra_alone_brings_all_that_its_scripts_import(extra):
 
 def test_the_dev_extra_brings_all_that_tests_skip_without():
     skipped_without = set().union(*(third_party_imports(path)[1] for path in SCRIPTS["test"]))
-    assert skipped_without <= modules_of("dev") | {"torchao"}  # for which there is `make test-integrations`
+    assert skipped_without <= modules_of("dev") | {"torchao", "executorch"}  # of `make test-integrations`
 
 
 def pins(name: str) -> dict[str, Version]:
@@ -172,7 +174,7 @@ def test_the_newest_constraints_pin_every_requirement_within_its_bounds():
 # The floors of the oldest set's extras are its pins; those of the others are tested with the newest set alone.
 TESTED_EXTRAS = {
     "constraints-oldest.txt": ("data", "evaluation", "sharing", "train", "demo", "peft"),
-    "constraints.txt": ("onnx", "space", "conversion", "events", "ray", "integrations"),
+    "constraints.txt": ("onnx", "openvino", "executorch", "space", "conversion", "events", "ray", "integrations"),
 }
 BY_HAND = {"hear_hf", "torch"}  # of torch our machines have one CPU build; CONTRIBUTING.md: how its floor is tested
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import HubertConfig, HubertForSequenceClassification, Training
 import hear_hf
 from golden import SMALL_QUANTIZER, golden_model
 from hear_hf import HEARConfig, HEARForAudioFrameClassification
-from hear_hf.markdown import code_span
+from hear_hf.markdown import code_span, plain
 from hear_hf.sharing import cards
 from hear_hf.sharing.cards import (
     CardFacts,
@@ -187,6 +188,18 @@ def test_the_folder_of_a_base_model_is_no_base_model_of_the_hub(models, tmp_path
     assert card.data.base_model is None and "started from `pretrained`" in card.text
     card = card_of("one label", models["one label"], base_model="alice/base")
     assert card.data.base_model == "alice/base" and "started from `alice/base`" in card.text
+
+
+def test_the_name_of_a_teacher_or_of_a_taught_label_ends_no_cell_and_is_no_markup(models):
+    hostile, shown = "a|<img src=x>_b_", r"| `a\|<img src=x>_b_` |"
+    facts = CardFacts(models["distilled"], 16_000, "my_run", teachers=[TeacherFacts(hostile)])
+    assert shown in distilled_card(facts).text
+    taught = replace(TEACHING, labels=[TaughtLabel(hostile, 3, None)])
+    assert shown in classifier_card(CardFacts(models["taught"], 16_000, "my_run", teaching=taught)).text
+
+
+def test_plain_text_has_no_markup():
+    assert plain("_a_ ~~b~~ $c$\x1b *d* my_run") == r"\_a\_ \~\~b\~\~ \$c\$ \*d\* my_run"
 
 
 def test_a_code_span_shows_any_text_as_it_is():

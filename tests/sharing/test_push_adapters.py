@@ -3,6 +3,7 @@
 import pytest
 import torch
 from huggingface_hub import constants
+from transformers import AutoModelForAudioClassification
 
 from hear_hf import HEARFeatureExtractor
 from hear_hf.adapters import load_adapter
@@ -56,6 +57,17 @@ def test_a_base_model_in_a_folder_is_refused_with_both_remedies(adapter, tmp_pat
     assert "must be on the Hub" in message and "--merge_adapter" in message
 
 
+@pytest.mark.parametrize("name", ["../base", "~/base", "alice/b`c", "alice/" + "b" * 200])
+def test_a_base_model_of_a_name_that_the_hub_cannot_have_is_refused_without_a_traceback(adapter, name):
+    edit(adapter, "adapter_config.json", base_model_name_or_path=name)
+    assert "must be on the Hub" in refused(adapter, "--dry_run", to="alice/adapter")
+
+
+def test_a_base_model_that_is_not_on_the_hub_is_refused_without_a_traceback(adapter):
+    edit(adapter, "adapter_config.json", base_model_name_or_path="alice/gone")
+    assert "There is no model alice/gone" in refused(adapter, "--dry_run", to="alice/adapter")
+
+
 def test_foreign_code_of_the_base_model_is_shown_and_refused(adapter, hub, capsys):
     files = hub.repositories["models", "alice/base"].main.files
     changed = files["modeling_hear.py"] + b"print('hello')\n"
@@ -63,6 +75,23 @@ def test_foreign_code_of_the_base_model_is_shown_and_refused(adapter, hub, capsy
     edit(adapter, "adapter_config.json", base_model_name_or_path="alice/other")
     assert "other code in modeling_hear.py" in refused(adapter, "--dry_run", to="alice/adapter")
     assert "print('hello')" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"r": 10**9}, {"rank_pattern": {"q_proj": 10**9}}, {"r": "8"}])
+@pytest.mark.parametrize("load", [load_adapter, AutoModelForAudioClassification.from_pretrained])
+def test_an_adapter_of_an_absurd_rank_is_refused_before_anything_is_built(adapter, change, load, monkeypatch):
+    monkeypatch.setattr(peft.tuners.lora.LoraLayer, "update_layer", None)
+    edit(adapter, "adapter_config.json", **change)
+    with pytest.raises(ValueError, match="rank `r` of an adapter must be from 1 to 1024, found: "):
+        load(adapter)
+    assert "must be from 1 to 1024" in refused(adapter, "--dry_run", to="alice/adapter")
+
+
+def test_an_adapter_of_an_absurd_rank_on_the_hub_is_refused_too(adapter, hub):
+    edit(adapter, "adapter_config.json", r=10**9)
+    hub.create("alice/giant", files={path.name: path.read_bytes() for path in adapter.iterdir()})
+    with pytest.raises(ValueError, match="rank `r` of an adapter must be from 1 to 1024, found: "):
+        AutoModelForAudioClassification.from_pretrained("alice/giant")
 
 
 def test_an_adapter_without_some_of_its_weights_is_refused(adapter):

@@ -130,15 +130,18 @@ def test_paths_below_the_source_are_names_at_any_depth_and_text_stays_as_it_is(h
         "odd": "file://[x",
         "near": f"{tmp_path}2/x",
     }
+    below = {"folder": str(tmp_path), "double": f"{tmp_path}//my clips/../my clips/0.wav", "bare": f"file:{clips[0]}"}
     nested = {
         "paths": [clips[0], "/kæt/"],
         "meta": {"url": (tmp_path / "my clips" / "1.wav").as_uri(), "deep": [{"path": clips[1], "n": 1.5}]},
     }
-    rows = [{"audio": clip, "label": label, **text, **nested} for clip, label in zip(clips, "ab", strict=True)]
+    text_and_paths = text | below | nested
+    rows = [{"audio": clip, "label": label, **text_and_paths} for clip, label in zip(clips, "ab", strict=True)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     push(tmp_path / "train.jsonl")
     row = read_back(hub, tmp_path)[0]
     assert {name: row[name] for name in text} == text
+    assert [row[name] for name in below] == [tmp_path.name, "0.wav", "0.wav"]
     assert row["paths"] == ["0.wav", "/kæt/"]
     assert row["meta"] == {"url": "1.wav", "deep": [{"path": "1.wav", "n": 1.5}]}
 

@@ -1,5 +1,6 @@
 """`examples/push_to_hub.py` on small models, against a Hub on the loopback interface: what is uploaded."""
 
+import json
 import re
 import sys
 
@@ -13,7 +14,7 @@ from hear_hf.sharing import checks as hub_checks
 from helpers import SMALL, small_model
 from local_hub import connect
 from original_layout import PRETRAINING, TOKENIZER_TRAINING
-from pushing import REPOSITORY, push, refused
+from pushing import REPOSITORY, edit, push, refused
 
 
 def test_a_folder_becomes_a_repository_in_one_commit(folder, hub, loads_elsewhere, capsys):
@@ -41,6 +42,13 @@ def test_a_folder_without_any_code_gets_the_package_s_and_keeps_its_licences(fol
     files = hub.repositories[REPOSITORY].main.files
     assert {"masking_hear.py", "feature_extraction_hear.py", "LICENCES.md"} <= set(files)
     assert files["modeling_hear.py"] == (hub_checks.PACKAGE / "modeling_hear.py").read_bytes()
+
+
+def test_the_folder_that_an_older_transformers_wrote_into_the_configuration_stays_here(folder, hub):
+    edit(folder, _name_or_path="/home/alice/secret")
+    push(folder)
+    content = hub.repositories[REPOSITORY].main.files["config.json"]
+    assert b"secret" not in content and json.loads(content)["model_type"] == "hear"
 
 
 def test_an_update_removes_weights_and_code_of_earlier_uploads(folder, hub, capsys):

@@ -19,7 +19,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     assert "found no config.json" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]"])
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
 def test_a_damaged_configuration_is_refused(folder, text):
     (folder / "config.json").write_text(text)
     assert "config.json must" in refused(folder)
@@ -106,8 +106,14 @@ def test_an_index_of_shards_of_another_type_is_refused_without_a_traceback(folde
     assert "must name files beside it" in refused(folder)
 
 
-def test_scores_that_are_strings_do_not_end_a_push_in_a_traceback(folder, hub):
+def test_labels_that_are_no_text_are_refused_without_a_traceback(folder):
+    edit(folder, id2label={str(i): ["dog"] for i in range(7)})
+    assert "`id2label` must name the 7 labels" in refused(folder)
+
+
+def test_scores_that_are_no_numbers_do_not_end_a_push_in_a_traceback(folder, hub):
     edit(folder, "test_results.json", test_accuracy="0.9", test_macro_f1=0.5, test_loss=[1])
+    edit(folder, "test_results.json", test_top_k=10**400, test_perplexity=float("inf"))
     push(folder)
     assert [(result.metric_type, result.metric_value) for result in card_of(hub).data.eval_results] == [
         ("macro_f1", 0.5)

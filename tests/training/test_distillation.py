@@ -33,7 +33,7 @@ from hear_hf.training.distillation import DistillationModel
 from hear_hf.training.distillation_teachers import DistillationTeacher, DistillationTeacherArguments, load_teachers
 from hear_hf.training.loading import EpochSampler
 from hear_hf.training.student_probe import StudentProbeArguments, load_probe
-from hear_hf.training.teacher_readers import PaddedReader, TeacherOutputs
+from hear_hf.training.teacher_readers import PaddedReader, TimedFrames
 from helpers import SOUND_LABELS, ragged_batch, save_wav2vec2
 
 SAMPLING_RATE = 16_000
@@ -305,7 +305,7 @@ def test_a_teacher_that_reads_pieces_gives_the_mean_of_their_labels(tmp_path):
 def test_targets_lie_on_the_grid_of_stored_teacher_states():
     frames = torch.randn(2, 9, 4)
     counts = torch.tensor([[9], [6]])
-    outputs = TeacherOutputs(None, frames[:, 0], frames, counts, torch.full((2, 1), 0.04), torch.full((2, 1), 0.08))
+    outputs = TimedFrames(frames, counts, torch.full((2, 1), 0.04), torch.full((2, 1), 0.08))
     ours, is_covered = outputs.at_encoder_frames(40)
     for i, count in enumerate(counts[:, 0].tolist()):
         expected = TeacherFeatures(4).targets(frames[i, :count], 0.08, 0.0, 40)

@@ -18,7 +18,7 @@ from transformers import Trainer
 
 import finetune
 from hear_hf.training.records import in_use
-from helpers import write_tone
+from helpers import small_model, write_tone
 
 NUM_EPOCHS = 5
 
@@ -194,6 +194,25 @@ def test_a_folder_of_a_run_without_a_record_is_refused_to_other_labels(arguments
     words[words.index("--data_dir") + 1] = str(data)
     with pytest.raises(ValueError, match="labels was .*low.*, is now .*deep"):
         finetune.main(words)
+
+
+def test_a_model_without_checkpoints_is_not_replaced_by_another_run_s(arguments, tones, tmp_path):
+    words = [*arguments, "--num_train_epochs", "1", "--save_strategy", "no", "--output_dir", str(tmp_path / "run")]
+    finetune.main(words)
+    finetune.main(words)  # the same run may start over
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    words[words.index("--data_dir") + 1] = str(shutil.copytree(tones, tmp_path / "other"))
+    with pytest.raises(ValueError, match="found those of another in .*run: data_dir was .*tones, is now .*other"):
+        finetune.main(words)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_a_pretrained_model_is_not_replaced_by_one_of_other_labels(arguments, tmp_path):
+    small_model().save_pretrained(tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="found those of another in .*run: labels was .*, is now .*high.*low"):
+        finetune.main([*arguments, "--output_dir", str(tmp_path / "run")])
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
 def test_two_runs_at_once_in_one_folder_are_refused(arguments, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -450,3 +451,15 @@ def test_the_log_is_quiet_where_nothing_is_wrong(base, tones, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="hear_hf"):
         run(base, tones, tmp_path)
     assert not caplog.records
+
+
+def test_another_lesson_or_model_in_the_folder_is_not_replaced(taught, base, tones, tmp_path):
+    folder = shutil.copytree(taught[0], tmp_path / "taught")
+    run(base, tones, folder, "--num_views", 1)  # the same lesson, taught otherwise
+    before = (folder / "model.safetensors").read_bytes()
+    others = shutil.copytree(tones, tmp_path / "others")
+    with pytest.raises(ValueError, match="found those of another in .*taught: data_dir was .*, is now .*others"):
+        run(base, others, folder)
+    with pytest.raises(ValueError, match="found those of another in .*base.*labels was"):
+        run(base, tones, shutil.copytree(base, tmp_path / "base"))
+    assert (folder / "model.safetensors").read_bytes() == before

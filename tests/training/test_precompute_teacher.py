@@ -4,9 +4,11 @@ And a teacher that runs beside the training against the same one's tables.
 """
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 from test_pretraining import losses, quantizer_arguments
 from transformers import AutoModelForPreTraining
 
@@ -105,6 +107,31 @@ def test_as_many_clips_of_other_names_are_refused(clips, teacher, tmp_path):
         (renamed / f"other_{file.name}").write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="must be of this teacher and these clips"):
         precompute_teacher.main(arguments(renamed, teacher, tmp_path / "tables"))
+
+
+def test_clips_of_the_same_names_in_tables_of_another_set_are_refused(clips, teacher, tmp_path):
+    def table(seed):
+        audio = [{"bytes": encoded(seed + i), "path": f"{i}.wav"} for i in range(3)]
+        pd.DataFrame({"audio": audio}).to_parquet(tmp_path / "set.parquet")
+        words = arguments(clips, teacher, tmp_path / "tables")
+        place = words.index("--data_dir")
+        return [*words[:place], "--train_file", str(tmp_path / "set.parquet"), *words[place + 2 :]]
+
+    def encoded(seed):
+        write_tone(tmp_path / "tone.wav", 300, seed=seed)
+        return (tmp_path / "tone.wav").read_bytes()
+
+    precompute_teacher.main(table(0))
+    with pytest.raises(ValueError, match="must be of this teacher and these clips"):
+        precompute_teacher.main(table(5))
+
+
+def test_one_folder_is_of_one_run(clips, teacher, tmp_path):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="found another at work"):
+        precompute_teacher.main(arguments(clips, teacher, tmp_path))
+    precompute_teacher.main(arguments(clips, teacher, tmp_path))
+    with pytest.raises(ValueError, match="must hold tables of this run alone"):
+        precompute_teacher.main(arguments(clips, teacher, tmp_path, "--clips_per_file", 2))
 
 
 @pytest.mark.parametrize(
