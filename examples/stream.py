@@ -104,7 +104,7 @@ def listen(stream: HEARStream, source: str | None, as_json: bool) -> list[str]:
                 for result in chain.from_iterable(map(stream.push, blocks)):
                     print_events(tracker.push(result.frame_scores.numpy()), as_json)
     except (ImportError, OSError, TypeError, ValueError) as error:
-        errors.append(str(error))
+        errors.append(str(error) if str(source) in str(error) else f"{source}: {error}")
         if stream.seconds == 0:
             return errors
     try:

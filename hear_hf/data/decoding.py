@@ -29,6 +29,7 @@ MAX_DECODED = 2**30  # numbers in all channels: three hours of stereo at 48 kHz
 MAX_SAMPLES = 2**29  # that are held at once, 2 GiB: nine hours at 16 kHz
 BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
 MAX_NUMBERS_PER_BYTE = 100  # of a file that is not held; speech in Opus has some 60, silence in FLAC thousands
+MIN_MEAN_POWER = 1e-4  # -40 dB of what the channels hold: even a hundred that have nothing in common keep a hundredth
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 # libsndfile's note of a declared length that is not the file's.
 WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
@@ -177,9 +178,12 @@ def _read_decoder(decoder: Any, name: str, sampling_rate: int) -> tuple[np.ndarr
     samples = decoder.get_samples_played_in_range(stop_seconds=longest)
     rate, (num_channels, num_samples) = samples.sample_rate, samples.data.shape
     _check_length(name, num_samples, num_channels, rate, sampling_rate)
+    channels = samples.data.numpy()  # (num_channels, num_samples)
+    mean = channels.mean(axis=0)
+    _warn_if_cancelled(name, np.vdot(channels, channels) / num_channels, np.vdot(mean, mean))
     if head.begin_stream_seconds_from_header is not None:  # then the length is no estimate
         _warn_if_short(name, num_samples / rate, head.duration_seconds or 0)
-    return samples.data.numpy().mean(axis=0), rate  # (num_channels, num_samples) -> (num_samples,)
+    return mean, rate
 
 
 def _read_array(array: Any) -> np.ndarray:
@@ -202,12 +206,14 @@ def _read_with_torchcodec(
         return _read_decoder(AudioDecoder(name if encoded is None else encoded), name, sampling_rate)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: it found no FFmpeg either
         reason = str(error).partition("\n")[0]
-        hint = ""
+        hint, head = "", _head(name, encoded)
         if Path(name).suffix.lower() in (".raw", ".pcm"):
             hint = " Samples without a header are converted with `ffmpeg -f s16le -ar RATE -ac 1 -i IN OUT.wav`."
+        elif head == b"version http":
+            hint = " It is a pointer of Git LFS: get the file itself with `git lfs pull`."
         raise ValueError(
             f"{name} must be audio that soundfile or torchcodec reads, found a file that begins "
-            f"{_head(name, encoded)!r} (soundfile: {_reason(first_error)} torchcodec: {reason}). Convert it with "
+            f"{head!r} (soundfile: {_reason(first_error)} torchcodec: {reason}). Convert it with "
             f"{CONVERT}, or install torchcodec and FFmpeg.{hint}"
         ) from error
 
@@ -257,7 +263,7 @@ class SoundfileReader:
 
         Raises `UnreadableAudio` when the channels together have given more than `most` numbers.
         """
-        num_read, num_declared = 0, 0.0
+        num_read, num_declared, powers = 0, 0.0, np.zeros(2)
         with self._file:
             for index, part in enumerate(self._parts):
                 if index:
@@ -268,11 +274,12 @@ class SoundfileReader:
                         )
                 with self._current as file:
                     num_declared += _declared_frames(file)
-                    for block in _averaged_blocks(file, num_frames):
+                    for block in _averaged_blocks(file, num_frames, powers):
                         num_read += len(block)
                         if num_read * file.channels > most:
                             raise UnreadableAudio(f"more than {most:.0f} numbers in so small a file.")
                         yield block
+        _warn_if_cancelled(self.name, *powers)
         declared = num_declared / self.sampling_rate if self._declared_seconds is None else self._declared_seconds
         if declared < ENDLESS / self.sampling_rate:
             _warn_if_short(self.name, num_read / self.sampling_rate, declared)
@@ -321,14 +328,28 @@ def _warn_if_short(name: str, seconds: float, declared: float) -> None:
         )
 
 
-def _averaged_blocks(file: soundfile.SoundFile, num_frames: int) -> Iterator[np.ndarray]:
-    """Averages the channels of `num_frames` frames at a time, and of many channels never holds all of these."""
+def _warn_if_cancelled(name: str, channel_power: float, mean_power: float) -> None:
+    if mean_power < MIN_MEAN_POWER * channel_power:
+        logger.warning(
+            f"{name} is silent where its channels are averaged, as they cancel one another: one is wired the wrong "
+            "way round. Keep one of them, `ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav`."
+        )
+
+
+def _averaged_blocks(file: soundfile.SoundFile, num_frames: int, powers: np.ndarray) -> Iterator[np.ndarray]:
+    """
+    Averages the channels of `num_frames` frames at a time, and of many channels never holds all of these.
+
+    Of several channels, their mean power and that of their mean are added to the `powers`.
+    """
     step = max(1, BLOCK_FRAMES // file.channels)
     while True:
         means: list[np.ndarray] = []
         missing = num_frames
         while missing and len(frames := file.read(min(step, missing), dtype="float32", always_2d=True)):
             means.append(frames.mean(axis=1) if file.channels > 1 else frames[:, 0])  # (num_frames, num_channels)
+            if file.channels > 1:
+                powers += np.vdot(frames, frames) / file.channels, np.vdot(means[-1], means[-1])
             missing -= len(frames)
         if not means:
             return

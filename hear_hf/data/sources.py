@@ -71,6 +71,9 @@ class SourceArguments:
     )
 
     def __post_init__(self):
+        for name in ("train_file", "validation_file", "test_file"):
+            if isinstance(getattr(self, name, None), str):
+                setattr(self, name, [getattr(self, name)])
         sources = [name for name in ("dataset_name", "data_dir", "train_file") if getattr(self, name)]
         if len(sources) > 1:
             raise ValueError(f"There must be one source of training clips, found: {', '.join(sources)}. Give one.")
@@ -427,9 +430,10 @@ def _check_some_exist(paths: Iterable[str], column: str, folder: Path) -> None:
             return
         tried.append(path)
     if tried:
+        windows = " Write / in place of \\." if "\\" in tried[0] and os.sep == "/" else ""
         raise ValueError(
             f"The paths in {column!r} must lead to files, absolute or from {folder}, found no file; {len(tried)} were "
-            f"tried, the first {tried[0]}. Move the table beside its audio or correct the paths."
+            f"tried, the first {tried[0]}. Move the table beside its audio or correct the paths.{windows}"
         )
 
 

@@ -52,7 +52,6 @@ class PretrainingArguments(RunArguments):
     dataloader_pin_memory: bool = option(
         default=torch.cuda.is_available(), help="Hand batches to the GPU through pinned memory."
     )
-    remove_unused_columns: bool = option(default=False, help="Keep this False: clips are decoded on the fly.")
 
     def check_length(self, clips: PretrainingClips | StreamedClips) -> None:
         """Refuses a run without end."""

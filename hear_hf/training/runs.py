@@ -34,6 +34,7 @@ class RunArguments(TrainingArguments):
         default=None, help="Refused: Trainer saves its arguments. Set HF_TOKEN or run `hf auth login`."
     )
     hub_strategy: str = option(default="end", help="Keep `end`: the finished run alone is published.")
+    remove_unused_columns: bool = option(default=False, help="Keep False: clips are decoded on the fly.")
 
     def __post_init__(self):
         if self.hub_token is not None:
@@ -44,6 +45,11 @@ class RunArguments(TrainingArguments):
         if self.hub_strategy != "end":
             raise ValueError(
                 f"`hub_strategy` must be end, found: {self.hub_strategy}. The finished run alone passes the checks."
+            )
+        if self.remove_unused_columns:
+            raise ValueError(
+                "`remove_unused_columns` must be False, found: True. Leave it out: clips are decoded on the fly, from "
+                "columns that the model does not take."
             )
         self.record: dict[str, Any] = {}
         self.uses_muon = self.optim == MUON

@@ -27,7 +27,6 @@ class SupervisedArguments(RunArguments):
     dataloader_pin_memory: bool = option(
         default=torch.cuda.is_available(), help="Whether batches reach the GPU through pinned memory."
     )
-    remove_unused_columns: bool = option(default=False, help="Keep False: clips are decoded on the fly.")
     early_stopping_patience: int | None = option(
         default=None, help="Stop after this many evaluations without a better one."
     )

@@ -21,6 +21,7 @@ from hear_hf.data import containers, decoding
 from hear_hf.data.decoding import SoundfileReader, decode_audio, read_audio, read_duration
 from hear_hf.data.live import file_blocks
 from hear_hf.data.sources import AUDIO_SUFFIXES
+from hear_hf.streaming import HEARStream
 from helpers import small_model
 
 RATE = 16_000
@@ -205,7 +206,33 @@ def test_a_whole_file_is_no_reason_for_a_warning(caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("format", ["WAV", "FLAC"])
+def test_channels_that_cancel_one_another_are_named_with_the_command_that_keeps_one(format, caplog):
+    for other in (CLIP, 0 * CLIP, -0.9 * CLIP, np.random.default_rng(1).permutation(CLIP)):
+        seconds(encoded(format, samples=np.stack([CLIP, other], axis=1)))
+    seconds(encoded(format, samples=np.zeros((RATE, 2))))
+    assert not caplog.records
+    seconds(encoded(format, samples=np.stack([CLIP, -CLIP], axis=1)))
+    assert "a clip is silent where its channels are averaged" in caplog.text and "pan=mono|c0=c0" in caplog.text
+
+
 # Refused
+
+
+def test_a_pointer_of_git_lfs_is_told_how_to_get_its_file(tmp_path):
+    (tmp_path / "clip.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ValueError, match="It is a pointer of Git LFS: get the file itself with `git lfs pull`"):
+        decode_audio(tmp_path / "clip.wav", RATE)
+
+
+def test_a_disk_that_fails_in_the_middle_is_named_by_its_file(monkeypatch, tmp_path):
+    def fails(source, rate):
+        yield CLIP.astype(np.float32)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(stream, "live_blocks", fails)
+    live = HEARStream(small_model(), RATE)
+    assert stream.listen(live, "disk/clip.wav", as_json=False) == ["disk/clip.wav: [Errno 5] Input/output error"]
 
 
 @pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC"])

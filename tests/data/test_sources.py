@@ -230,3 +230,16 @@ def test_a_column_of_nothing_is_an_error(tmp_path):
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"audio": value, "n": 1}) for value in ("", "")))
     with pytest.raises(ValueError, match="'audio' must hold audio, found only empty rows"):
         read(tmp_path / "t.jsonl")
+
+
+def test_paths_as_windows_writes_them_are_told_how_to_write_them(tmp_path):
+    write_clips(tmp_path, "clips/a.wav", "clips/b.wav")
+    (tmp_path / "train.csv").write_text("audio,label\nclips\\a.wav,x\nclips\\b.wav,y\n")
+    with pytest.raises(ValueError, match=r"found no file; 2 were tried.* Write / in place of \\\."):
+        load_labelled_audio(DataArguments(train_file=[str(tmp_path / "train.csv")]))
+
+
+@pytest.mark.parametrize("arguments", [DataArguments, PretrainingDataArguments])
+def test_one_table_may_be_given_without_a_list(arguments):
+    assert arguments(train_file="train.csv").train_file == ["train.csv"]
+    assert DataArguments(train_file="train.csv", test_file="test.csv").test_file == ["test.csv"]

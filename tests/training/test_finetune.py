@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from datasets import Audio, ClassLabel, Dataset
 from transformers import EvalPrediction, pipeline
 
 import finetune
@@ -14,6 +15,7 @@ import hear_hf
 from hear_hf.arguments import parse_arguments
 from hear_hf.data.augmentation import AugmentationArguments, augment, mixup
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
+from hear_hf.data.preparation import prepare_clips
 from hear_hf.evaluation.metrics import multi_label_metrics, single_label_metrics
 from hear_hf.task_model_hear import HEARClassificationHead
 from hear_hf.training import classification
@@ -31,6 +33,7 @@ from hear_hf.training.optimization import (
     balanced_label_weights,
     parameter_groups,
 )
+from hear_hf.training.pretraining import PretrainingArguments
 from helpers import write_tone
 
 RATE = 16_000
@@ -275,6 +278,17 @@ def test_a_head_ends_with_the_statistics_of_all_embeddings():
 def test_less_than_no_passes_of_the_head_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`head_epochs` must be at least 0, found: -1"):
         FineTuningArguments(str(tmp_path), head_epochs=-1, use_cpu=True)
+
+
+@pytest.mark.parametrize("arguments", [FineTuningArguments, PretrainingArguments])
+def test_columns_that_the_model_does_not_take_are_for_the_decoder_alone(arguments, tmp_path):
+    write_tone(tmp_path / "0.wav", 200)
+    clips = Dataset.from_dict({"file": ["0"], "audio": [str(tmp_path / "0.wav")], "label": [1]})
+    clips = clips.cast_column("audio", Audio(decode=False)).cast_column("label", ClassLabel(names=["a", "b"]))
+    assert set(prepare_clips(clips, RATE)[0]) == {"input_values", "labels"}
+    assert not arguments(str(tmp_path), use_cpu=True).remove_unused_columns
+    with pytest.raises(ValueError, match="`remove_unused_columns` must be False"):
+        arguments(str(tmp_path), use_cpu=True, remove_unused_columns=True)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tones, tmp_path):
