@@ -240,7 +240,7 @@ class HEARConfig(HEARFrameGrid, PreTrainedConfig):
         names = self.id2label or {}
         _require(
             sorted(names) == list(range(len(names))) and all(_is_text(name) for name in names.values()),
-            f"`id2label` must give the labels from 0 on a name each, found: {str(names)[:100]}",
+            f"`id2label` must name the labels from 0 on in text, found: {str(names)[:100]}",
         )
         if self.false_alarm_rate is not None:
             _require_share(self, "false_alarm_rate")

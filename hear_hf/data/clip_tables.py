@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,6 +64,8 @@ def tables_of_one_run(folder: Path, stem: str, num_clips: int, clips_per_file: i
     try:
         with FileLock(folder / ".lock", timeout=0):
             yield {folder / name: place for name, place in zip(names, places, strict=True)}
+            with suppress(OSError):  # where an open file cannot be removed
+                (folder / ".lock").unlink()
     except Timeout as error:
         raise ValueError(f"{folder} must be of one run, found another at work. Wait for its end.") from error
 

@@ -159,7 +159,7 @@ def test_tables_of_two_checkpoints_are_refused_with_both_names_and_revisions(tmp
         ({"model": None}, {}, "must say which checkpoint made it"),
         ({"embedding_size": 10**9}, {}, "must have a column 'embedding'"),
         ({}, {"start": ["0"] * 3}, "must have a column 'start' of double"),
-        ({}, {"embedding": [[np.nan] * WIDTH] * 3}, "must be finite"),
+        ({}, {"embedding": [np.full(WIDTH, np.nan, np.float16)] * 3}, "must be finite"),
         ({"model": "/nowhere/at all"}, {}, "nowhere/at all"),
     ],
 )

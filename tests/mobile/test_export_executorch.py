@@ -10,10 +10,11 @@ pytest.importorskip("executorch", reason="the export needs `pip install hear_hf[
 from executorch.runtime import Runtime
 
 import export_executorch
+from hear_hf import HEARConfig, HEARForAudioFrameClassification
 from hear_hf.mobile import executorch_export
 from hear_hf.mobile.executorch_export import lower
 from hear_hf.static_graph import StaticClassifier
-from helpers import noise, save_wav2vec2, small_model
+from helpers import SMALL, noise, save_wav2vec2, small_model
 
 LABELS = ["bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
 
@@ -42,6 +43,17 @@ def test_the_logits_are_those_of_pytorch(folder, model, name, least, bound):
     expected = model(clip).logits
     difference = (program.execute([clip])[0] - expected).abs().max() / expected.abs().max()
     assert least <= difference < bound
+
+
+@torch.no_grad()
+def test_of_a_model_of_frames_a_program_gives_both_logits(tmp_path):
+    model = HEARForAudioFrameClassification(HEARConfig(**SMALL | {"num_hidden_layers": 1})).eval()
+    executorch_export.export_program(model, 0.5, "float32", tmp_path)
+    program = Runtime.get().load_program(tmp_path / "model_0.5s.pte").load_method("forward")
+    clip = noise(8000, seed=7)[None]
+    outputs = model(clip)
+    found = program.execute([clip])
+    torch.testing.assert_close(found, [outputs.logits, outputs.clip_logits], rtol=1e-4, atol=1e-4)
 
 
 def test_the_json_file_has_what_a_device_must_know(folder):

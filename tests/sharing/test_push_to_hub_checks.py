@@ -108,7 +108,7 @@ def test_an_index_of_shards_of_another_type_is_refused_without_a_traceback(folde
 
 def test_labels_that_are_no_text_are_refused_without_a_traceback(folder):
     edit(folder, id2label={str(i): ["dog"] for i in range(7)})
-    assert "`id2label` must name the 7 labels" in refused(folder)
+    assert "id2label" in refused(folder)
 
 
 def test_scores_that_are_no_numbers_do_not_end_a_push_in_a_traceback(folder, hub):
