@@ -219,4 +219,4 @@ def test_its_scores_are_those_of_the_package(problem_type):
 
 
 def test_it_is_short():
-    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 190
+    assert len(Path(run_onnx.__file__).read_text(encoding="utf-8").splitlines()) <= 200
