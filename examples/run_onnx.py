@@ -155,6 +155,8 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
         logits_of, metadata = open_model(model) if Path(model).is_file() else (None, {})
     except ImportError as error:
         sys.exit(f"{model} needs {error.name}, not installed here: pip install {error.name}")
+    except Exception as error:  # each runtime has its own
+        sys.exit(f"The model must be an exported file, found one that cannot be read: {printable(str(error))[:300]}")
     if "labels" not in metadata:
         sys.exit(f"The model must be an exported file, such as onnx/model_quantized.onnx, found no labels in {model}")
     labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])

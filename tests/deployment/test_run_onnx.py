@@ -74,6 +74,13 @@ def test_a_model_that_is_not_there_is_told_about(folder, tmp_path):
     assert "such as onnx/model_quantized.onnx, found no labels" in result.stderr
 
 
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 40])
+def test_a_model_that_is_no_graph_is_told_about(content, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(SystemExit, match="The model must be an exported file"):
+        run_onnx.main(str(tmp_path / "model.onnx"), "a.wav")
+
+
 def test_a_file_too_short_is_refused(folder, tmp_path):
     soundfile.write(tmp_path / "short.wav", np.zeros(200), 16_000)
     with pytest.raises(ValueError, match="must hold more than 12.5 ms of sound, found 200 samples"):
