@@ -109,7 +109,7 @@ def quantize(ir: "openvino.Model", clips: CalibrationClips) -> "openvino.Model":
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function changes pytest's handlers too
     settings = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE,  # 7-bit weights, for CPUs without VNNI: as in the ONNX file
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,

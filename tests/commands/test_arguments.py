@@ -85,10 +85,15 @@ def test_the_help_shows_the_docstring_as_written_and_each_default_that_there_is(
     assert "Leave out one value of this column at a time. " in words and "default: None" not in words
 
 
+def skip_without_its_extra(command):
+    for suffix, package, extra in (("_onnx", "onnxruntime", "onnx"), ("_executorch", "executorch", "executorch")):
+        if command.endswith(suffix):
+            pytest.importorskip(package, reason=f"the command needs `pip install hear_hf[{extra}]`")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_shows_how_it_is_used(command, capsys):
-    if command.endswith("_onnx"):
-        pytest.importorskip("onnxruntime", reason="the command needs `pip install hear_hf[onnx]`")
+    skip_without_its_extra(command)
     module = importlib.import_module(command)
     with pytest.raises(SystemExit) as stop:
         module.main(["--help"])
@@ -99,8 +104,7 @@ def test_the_help_of_a_command_shows_how_it_is_used(command, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_argument_of_5000_letters_is_refused_in_one_line(command, capsys):
-    if command.endswith("_onnx"):
-        pytest.importorskip("onnxruntime", reason="the command needs `pip install hear_hf[onnx]`")
+    skip_without_its_extra(command)
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(command).main(["a" * 5_000])
     error = capsys.readouterr().err
