@@ -17,6 +17,9 @@ COMMANDS = sorted(
     for path in (Path(__file__).parents[2] / folder).glob("*.py")
     if "def main(argv" in path.read_text(encoding="utf-8")
 )
+# What commands import that the tests' own extra does not bring.
+EXTRAS = dict.fromkeys(("export_onnx", "score_onnx", "export_openvino", "runtimes"), "onnxruntime")
+EXTRAS["export_executorch"] = "executorch"
 
 
 @dataclass
@@ -86,9 +89,9 @@ def test_the_help_shows_the_docstring_as_written_and_each_default_that_there_is(
 
 
 def skip_without_its_extra(command):
-    for suffix, package, extra in (("_onnx", "onnxruntime", "onnx"), ("_executorch", "executorch", "executorch")):
-        if command.endswith(suffix):
-            pytest.importorskip(package, reason=f"the command needs `pip install hear_hf[{extra}]`")
+    package = EXTRAS.get(command)
+    if package is not None:
+        pytest.importorskip(package, reason="the command needs an extra of hear_hf")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

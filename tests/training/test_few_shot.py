@@ -117,7 +117,7 @@ def test_the_card_and_the_figures_say_how_well_held_out_clips_are_told_apart(tau
     assert figures["scores"]["accuracy"] > 0.8 and figures["num_folds"] == 5 and len(figures["spread"]) == 2
     card = (folder / "README.md").read_text()
     assert f"| Accuracy | {figures['scores']['accuracy']:.4f} | {figures['spread']['accuracy']:.4f} |" in card
-    assert "| middle | 6 |" in card and "confusion_matrix.png" in card
+    assert "| `middle` | 6 |" in card and "confusion_matrix.png" in card
     for name in ("confusion_matrix.png", "per_label.txt", "run_record.json"):
         assert (folder / name).stat().st_size > 100
 
