@@ -38,8 +38,8 @@ $(INTEGRATIONS)/.installed: pyproject.toml constraints.txt
 	$(INTEGRATIONS)/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[integrations]"
 	touch $@
 
-test-integrations: $(INTEGRATIONS)/.installed  ## run the tests that need torchao or executorch, in .venv-integrations
-	$(INTEGRATIONS)/bin/python $(PYTEST) $(PYTEST_ARGS) tests/integrations tests/mobile tests/project/test_extras.py
+test-integrations: $(INTEGRATIONS)/.installed  ## run the tests that need torchao, openvino or executorch
+	$(INTEGRATIONS)/bin/python $(PYTEST) $(PYTEST_ARGS) tests/integrations tests/mobile tests/deployment tests/project/test_extras.py
 
 test-oldest: $(OLDEST)/.installed  ## run the tests with the oldest supported versions, in .venv-oldest
 	$(OLDEST)/bin/python $(PYTEST) $(PYTEST_ARGS)

@@ -157,7 +157,7 @@ def test_an_extra_alone_brings_all_that_its_scripts_import(extra):
 
 def test_the_dev_extra_brings_all_that_tests_skip_without():
     skipped_without = set().union(*(third_party_imports(path)[1] for path in SCRIPTS["test"]))
-    assert skipped_without <= modules_of("dev") | {"torchao", "executorch", "litert_torch"}
+    assert skipped_without <= modules_of("dev") | {"torchao", "openvino", "nncf", "executorch", "litert_torch"}
 
 
 def pins(name: str) -> dict[str, Version]:
