@@ -18,25 +18,19 @@ The integers' ranges are measured as the model runs, or, with --calibration_data
 compared with PyTorch on ragged batches before it is put in place. Needs `pip install "hear_hf[onnx]"`.
 """
 
-import logging
 from pathlib import Path
 
-import torch
-
 from hear_hf.arguments import command_parser
-from hear_hf.classifiers import loading
-from hear_hf.deployment.onnx_dtypes import calibration_files
 from hear_hf.deployment.onnx_export import (
     ExportArguments,
-    copy_configuration,
     earlier_files,
     export_file,
     exported_files,
     measure_pytorch,
+    prepare,
     table_head,
 )
 from hear_hf.deployment.onnx_graph import to_onnx
-from hear_hf.exports import load_classifier
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,17 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="Export this HEAR classifier: a folder, or a repository of the Hub.")
     parser.add_argument("output_dir", help="Write to this folder, which is made if need be.")
     args, named = parser.parse_args_into_dataclasses(argv)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    if args.threads:
-        torch.set_num_threads(args.threads)
 
-    clips = calibration_files(args.calibration_data) if args.calibration_data else None
-    with loading(named.model):
-        model = load_classifier(named.model)
     folder = Path(named.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    copy_configuration(named.model, folder)
-
+    model, clips = prepare(args, named.model, folder)
     print(table_head())
     print(measure_pytorch(model).row("PyTorch"), flush=True)
     graph = to_onnx(model)

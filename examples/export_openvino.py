@@ -17,24 +17,18 @@ graph, and no integers in int8. Every file is compared with PyTorch before it is
 `pip install "hear_hf[openvino]"`.
 """
 
-import logging
 from pathlib import Path
 
-import torch
-
 from hear_hf.arguments import command_parser
-from hear_hf.classifiers import loading
-from hear_hf.deployment.onnx_dtypes import calibration_files
 from hear_hf.deployment.onnx_export import (
     TIMED_SECONDS,
-    copy_configuration,
     measure_pytorch,
+    prepare,
     table_head,
 )
 from hear_hf.deployment.onnx_graph import to_onnx
 from hear_hf.deployment.openvino_export import IRArguments, export_ir
 from hear_hf.deployment.openvino_session import exported_irs
-from hear_hf.exports import load_classifier
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,17 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="Export this HEAR classifier: a folder, or a repository of the Hub.")
     parser.add_argument("output_dir", help="Write to this folder, which is made if need be.")
     args, named = parser.parse_args_into_dataclasses(argv)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    if args.threads:
-        torch.set_num_threads(args.threads)
 
-    clips = calibration_files(args.calibration_data) if args.calibration_data else None
-    with loading(named.model):
-        model = load_classifier(named.model)
     folder = Path(named.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    copy_configuration(named.model, folder)
-
+    model, clips = prepare(args, named.model, folder)
     seconds = args.seconds or TIMED_SECONDS
     print(table_head(seconds))
     print(measure_pytorch(model, seconds).row("PyTorch"), flush=True)

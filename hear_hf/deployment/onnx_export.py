@@ -1,6 +1,7 @@
 """Export of a HEAR classifier to ONNX files: each is compared with PyTorch before it is put in place."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -15,10 +16,11 @@ from transformers.utils import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, cached_file
 import hear_hf
 
 from ..arguments import option
+from ..classifiers import loading
 from ..events import DEFAULT_THRESHOLD
-from ..exports import label_names, load_classifier, milliseconds
+from ..exports import Classifier, label_names, load_classifier, milliseconds
 from ..modeling_hear import HEARForAudioClassification, HEARForAudioFrameClassification
-from .onnx_dtypes import DTYPES, CalibrationClips, write_graph
+from .onnx_dtypes import DTYPES, CalibrationClips, calibration_files, write_graph
 from .onnx_graph import has_frames
 from .onnx_session import (
     CHECKED_SECONDS,
@@ -86,6 +88,29 @@ def earlier_files(folder: Path) -> str:
     found = [file for file in EARLIER if (folder / file).is_file()]
     names = f"{FOLDER}/{{{', '.join(FILES.values())}}}"
     return f"{folder} holds {', '.join(found)} of an earlier version: today's are {names}." if found else ""
+
+
+def prepare(args: ExportArguments, name: str, folder: Path) -> tuple[Classifier, list[Path] | None]:
+    """
+    Makes an export's folder, with what a runtime reads beside the graphs, and ends the command where it cannot.
+
+    Args:
+        args (`ExportArguments`): The number of threads, and where the clips are to calibrate on.
+        name (`str`): The model: a folder, or a repository of the Hub.
+        folder (`Path`): Is made if need be.
+
+    Returns:
+        The model, and the clips to calibrate on if there are to be any.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    clips = calibration_files(args.calibration_data) if args.calibration_data else None
+    with loading(name):
+        model = load_classifier(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_configuration(name, folder)
+    return model, clips
 
 
 def copy_configuration(name: str, folder: Path) -> None:
