@@ -18,9 +18,7 @@ def is_adapter(folder: str | Path) -> bool:
     return Path(folder, ADAPTER_CONFIG).is_file()
 
 
-def load_adapter(
-    folder: str | Path, trust_remote_code: bool = False, base_revision: str | None = None
-) -> "PeftModel":
+def load_adapter(folder: str | Path, trust_remote_code: bool = False, base_revision: str | None = None) -> "PeftModel":
     """
     Loads an adapter on the base model that it names; `merge_and_unload()` makes one plain model of both.
 

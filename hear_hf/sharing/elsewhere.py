@@ -54,7 +54,9 @@ def outputs_elsewhere(
         `RuntimeError`: A model did not load, or not in time; the message says why.
     """
     with temporary_folder() as temporary:
-        download = partial(HfApi(endpoint=constants.ENDPOINT, token=token).snapshot_download, cache_dir=temporary / "hub")
+        download = partial(
+            HfApi(endpoint=constants.ENDPOINT, token=token).snapshot_download, cache_dir=temporary / "hub"
+        )
         if not Path(source).is_dir():
             download(source, revision=revision)
         base_folder = "" if base is None else download(base[0], revision=base[1])
