@@ -72,7 +72,7 @@ class CheckArguments:
 class Checked:
     """A model that passed the checks, the Auto class that loads it from a sub-folder, and its outputs on noise.
 
-    Of an adapter, `base` is the name of the base model, and `base_commit` the commit of it that was checked.
+    Of an adapter, `pinned_base` is the name of the base model and the commit of it that was checked.
     """
 
     model: PreTrainedModel
@@ -80,8 +80,11 @@ class Checked:
     auto_class: str
     subfolder: str
     outputs: np.ndarray
-    base: str | None = None
-    base_commit: str | None = None
+    pinned_base: tuple[str, str] | None = None
+
+    @property
+    def base(self) -> str | None:
+        return self.pinned_base and self.pinned_base[0]
 
     @property
     def is_classifier(self) -> bool:
@@ -302,7 +305,7 @@ def check_model(folder: Path, subfolder: str, base: tuple[str, str] | None = Non
         feature_extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
         auto_class = find_auto_class(config)
         if base is not None:
-            return check_adapter(place, feature_extractor, *base)
+            return check_adapter(place, feature_extractor, base)
         if not list(place.glob(WEIGHTS[0])):
             raise SharingError(
                 "The weights must be in model.safetensors, found none. Pickles are not uploaded: load the model and "
@@ -350,11 +353,11 @@ def code_of(repository: str, commit: str) -> Path:
         raise SharingError(explain(error, Destination(repository))) from error
 
 
-def check_adapter(folder: Path, feature_extractor, base: str, commit: str) -> Checked:
+def check_adapter(folder: Path, feature_extractor, base: tuple[str, str]) -> Checked:
     """Loads an adapter on its base model, and checks both."""
     from peft import get_peft_model_state_dict
 
-    adapted = load_adapter(folder, base_revision=commit)
+    adapted = load_adapter(folder, base_revision=base[1])
     expected, found = get_peft_model_state_dict(adapted).keys(), load_file(folder / ADAPTER_WEIGHTS).keys()
     check_weights(
         adapted, {"missing_keys": expected - found, "unexpected_keys": found - expected, "mismatched_keys": []}
@@ -368,7 +371,7 @@ def check_adapter(folder: Path, feature_extractor, base: str, commit: str) -> Ch
     check_outputs(outputs)
     check_labels(folder, outputs.shape[-1])
     auto_class = find_auto_class(model.config)
-    return Checked(model, feature_extractor.sampling_rate, auto_class, "", outputs, base, commit)
+    return Checked(model, feature_extractor.sampling_rate, auto_class, "", outputs, base)
 
 
 def check_outputs(outputs: np.ndarray) -> None:
@@ -418,8 +421,7 @@ def compare(checked: list[Checked], source: str, revision: str = "main", token: 
     """Loads models where `hear_hf` is absent, from a folder or the Hub, and compares their outputs with `checked`."""
     try:
         places = [(one.auto_class, one.subfolder) for one in checked]
-        base = checked[0].base and (checked[0].base, checked[0].base_commit)
-        found = outputs_elsewhere(source, places, revision, token, base)
+        found = outputs_elsewhere(source, places, revision, token, checked[0].pinned_base)
     except RuntimeError as error:
         raise SharingError(f"The model must load where hear_hf is absent, found: {error}") from error
     for one, outputs in zip(checked, found, strict=True):
