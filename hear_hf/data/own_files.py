@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets.features.features import require_decoding
 from huggingface_hub import DatasetCard, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
@@ -98,6 +100,16 @@ def _not_own(path: str, name: str) -> ValueError:
         f"{name} must consist of its own files and those of the Hub, found: {_shown(path)}, which was not read. "
         "Correct `data_files` in its README.md, or rename its folder if its path has one of *?[]."
     )
+
+
+def with_nothing_decoded(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """Leaves images, recordings and the like as they are stored, and out where they lie in lists or structs."""
+    for name, feature in dict(dataset.features or {}).items():
+        if hasattr(feature, "decode"):
+            dataset = dataset.cast_column(name, replace(feature, decode=False))
+        elif require_decoding(feature):
+            dataset = dataset.remove_columns(name)
+    return dataset
 
 
 def only_own_files(dataset: Dataset | IterableDataset, column: str, name: str) -> Dataset | IterableDataset:

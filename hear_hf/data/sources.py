@@ -34,7 +34,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..arguments import on_one_line, option
 from ..markdown import code_span
-from .own_files import load_own
+from .own_files import load_own, with_nothing_decoded
 from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE, RENAMING
 
 logger = logging.getLogger(__name__)
@@ -102,17 +102,22 @@ def load_from_hub(args: SourceArguments, **options: Any) -> Any:
     """
     Calls `load_own`, and says what to do where the clips are loose files and torchcodec is missing.
 
+    No column is decoded when it is read: an image, say, may be an address that decoding would follow.
+
     Raises:
         `ValueError`: The data set names tables elsewhere than in itself and on the Hub.
     """
     name, revision = str(args.dataset_name), args.dataset_revision
     try:
-        return load_own(name, args.dataset_config_name, revision=revision, **options)
+        found = load_own(name, args.dataset_config_name, revision=revision, **options)
     except ImportError as error:
         raise ImportError(
             f"{args.dataset_name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
             "Install torchcodec and FFmpeg, or use the Hub's copy: --dataset_revision refs/convert/parquet"
         ) from error
+    if isinstance(found, dict):
+        return type(found)({split: with_nothing_decoded(dataset) for split, dataset in found.items()})
+    return with_nothing_decoded(found)
 
 
 def find_files(patterns: Iterable[str], suffixes: list[str]) -> list[Path]:
