@@ -53,6 +53,7 @@ CLAIMS = {
             "a_new_repository_that_somebody_else_has_committed_to_is_not_deleted",
             "a_new_repository_with_a_branch_or_pull_request_of_somebody_else_is_not_deleted",
             "a_commit_to_a_new_repository_whose_answer_gets_lost_is_not_deleted",
+            "interrupting_its_undoing_too_says_what_is_left",
         ]
     },
     "a run resumes no other, replaces no other, and works beside no other in its folder": {
