@@ -50,6 +50,8 @@ def _sound(audio: Any) -> tuple[str, int | None, bytes]:
     if encoded is not None:
         start = max(0, len(encoded) - BLOCK) // 2
         return name, len(encoded), encoded[start : start + BLOCK]
+    if not os.path.isfile(path):  # a named pipe would wait for its writer
+        return name, None, b""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -71,8 +71,15 @@ def test_of_many_clips_some_of_the_whole_set_are_read(folder, monkeypatch):
     assert opened == [audio["path"] for audio in clips["audio"][::3]]
 
 
-def test_a_clip_that_is_not_here_counts_by_its_name():
-    def of_name(name):
-        return fingerprint(Dataset.from_dict({"audio": [{"bytes": None, "path": name}]}))
+def of_name(name):
+    return fingerprint(Dataset.from_dict({"audio": [{"bytes": None, "path": str(name)}]}))
 
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_counts_by_its_name_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.wav")
+    assert of_name(tmp_path / "x.wav") == of_name("/a/x.wav")
+
+
+def test_a_clip_that_is_not_here_counts_by_its_name():
     assert of_name("/a/x.wav") == of_name("hf://datasets/b/c@d/x.wav") != of_name("/a/y.wav")
