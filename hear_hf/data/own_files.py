@@ -81,7 +81,7 @@ def _named_files(card: Path) -> Iterator[str]:
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
+    elif isinstance(value, dict | list | set | tuple):  # YAML has them all
         for item in value.values() if isinstance(value, dict) else value:
             yield from _strings(item)
 

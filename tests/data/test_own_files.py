@@ -147,6 +147,17 @@ def test_a_card_leads_to_no_table_outside_of_its_data_set(tmp_path, place):
         load_labelled_audio(DataArguments(dataset_name=str(folder)))
 
 
+@pytest.mark.parametrize("form", ["'{}'", "['{}']", "!!set {{'{}': null}}", "{{train: '{}'}}"])
+def test_a_card_leads_to_no_address_in_whichever_form(tmp_path, server, form):
+    address, requests = server
+    name = data_set(tmp_path / "set", ["clip.wav"], True)
+    files = form.format(address.replace("wav", "parquet"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {files}\n---\n")
+    with pytest.raises(ValueError, match="must consist of its own files"):
+        load_labelled_audio(DataArguments(dataset_name=name))
+    assert not requests
+
+
 def test_a_data_set_in_brackets_is_not_taken_for_a_pattern_that_leads_to_another(tmp_path):
     data_set(tmp_path / "set1", ["clip.wav"], True)
     name = data_set(tmp_path / "set[1]", ["clip.wav"], True)
