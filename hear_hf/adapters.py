@@ -18,7 +18,7 @@ def is_adapter(folder: str | Path) -> bool:
     return Path(folder, ADAPTER_CONFIG).is_file()
 
 
-def load_adapter(folder: str | Path, trust_remote_code: bool = False) -> "PeftModel":
+def load_adapter(folder: str | Path, trust_remote_code: bool = False, base_revision: str | None = None) -> "PeftModel":
     """
     Loads an adapter on the base model that it names; `merge_and_unload()` makes one plain model of both.
 
@@ -26,6 +26,8 @@ def load_adapter(folder: str | Path, trust_remote_code: bool = False) -> "PeftMo
         folder (`str` or `Path`): What `finetune.py --lora_r` wrote: the adapter, and the config with its labels.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the code of the base model's
             repository.
+        base_revision (`str`, *optional*): The branch, tag or commit of the base model; by default the one that the
+            adapter names, or main.
 
     Raises:
         `ImportError`: PEFT is not installed; the message gives the command that installs it.
@@ -37,8 +39,9 @@ def load_adapter(folder: str | Path, trust_remote_code: bool = False) -> "PeftMo
 
     check_ranks(json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8")))
     adapter = PeftConfig.from_pretrained(str(folder))
-    check_weight_files(str(adapter.base_model_name_or_path), revision=adapter.revision)
-    source = {"revision": adapter.revision or "main", "trust_remote_code": trust_remote_code}
+    revision = base_revision or adapter.revision or "main"
+    check_weight_files(str(adapter.base_model_name_or_path), revision=revision)
+    source = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     base = AutoModelForAudioClassification.from_pretrained(
         adapter.base_model_name_or_path, config=config, ignore_mismatched_sizes=True, **source

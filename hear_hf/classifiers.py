@@ -59,10 +59,12 @@ def check_classifier(name: str, model: PreTrainedModel) -> None:
         model (`PreTrainedModel`): What was loaded.
 
     Raises:
-        `ValueError`: It is no audio classifier, or was saved as another class.
+        `ValueError`: It is no audio classifier, was saved as another class, or is configured to return tuples.
     """
     if type(model.config) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
         raise ValueError(f"a {type(model).__name__}.")
     saved = model.config.architectures or []
     if saved and type(model).__name__ not in saved:
         raise ValueError(f"weights of {saved[0]} without those of a classifier. Fine-tune {name} first.")
+    if not getattr(model.config, "return_dict", True):
+        raise ValueError("a configuration with `return_dict` false. Set it to true: outputs are read by their names.")

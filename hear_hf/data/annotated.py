@@ -198,7 +198,7 @@ def _load_folder(folder: Path, args: AnnotatedDataArguments) -> dict[str, Datase
     found: dict[str, list[tuple[Path, list[Event]]]] = defaultdict(list)
     without, used = [], set()
     for recording in recordings:
-        path = next((path for path in companions(recording) if path in known), None)
+        path = next((path for path in companions(recording) if path in known and path.is_file()), None)
         if path is None:
             without.append(recording)
             continue

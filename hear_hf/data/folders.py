@@ -56,7 +56,7 @@ def load_folder(folder: str | Path, label_column: str) -> dict[str, Dataset]:
     if not folder.is_dir():
         raise ValueError(f"--data_dir must be a folder with one sub-folder per class, found none at {folder}")
     recordings, others = files_below(folder)
-    metadata = [path for path in others if path.name.lower() in METADATA_NAMES]
+    metadata = [path for path in others if path.name.lower() in METADATA_NAMES and path.is_file()]
     tables = _labelled_tables(metadata, label_column)
     if tables:
         splits = _load_metadata(folder, tables, label_column)
@@ -69,7 +69,7 @@ def load_folder(folder: str | Path, label_column: str) -> dict[str, Dataset]:
     listed = {os.path.normpath(audio["path"]) for audio in clips if audio}
     unlisted = [path for path in recordings if str(path) not in listed]
     why_unlisted = "no row of the metadata lists them" if tables else "they lie in no class folder"
-    others = [path for path in others if path.name.lower() not in METADATA_NAMES]
+    others = [path for path in others if path not in metadata]
     warn_of_left_out(folder, {"they hold no audio": others, why_unlisted: unlisted})
     return splits
 

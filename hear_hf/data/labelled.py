@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from ..arguments import option
 from .folders import SPLIT_NAMES, concatenated, load_folder
@@ -162,6 +162,9 @@ def _validation_groups(splits: dict[str, Dataset], column: str | None) -> list[H
     if column is None:
         return None
     _require_columns(splits["train"], [column], "train", "--group_column")
+    feature = splits["train"].features[column]
+    if not isinstance(feature, ClassLabel | Value):
+        raise ValueError(f"{column!r} must hold one name or number a clip, found {feature}. Set --group_column.")
     return splits["train"][column][:]
 
 

@@ -2,19 +2,114 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow.compute as pc
-from datasets import Dataset, IterableDataset
-from huggingface_hub.constants import HF_HUB_CACHE
+from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets.features.features import require_decoding
+from huggingface_hub import DatasetCard, HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 # A file of the Hub, perhaps in an archive there.
 ADDRESS = re.compile(r"((zip|tar|gzip)://((?!::).)*::)*hf://((?!::).)*")
+SCHEME = re.compile(r"[A-Za-z][\w+.-]*:|.*::", re.DOTALL)  # what makes an address of a path
+CARD, STANDALONE_METADATA = "README.md", ".huggingface.yaml"  # where `datasets` looks for `configs`
 MAX_SHOWN = 100  # letters of a path
+
+
+def load_own(name: str, config_name: str | None = None, revision: str | None = None, **options: Any) -> Any:
+    """
+    Calls `load_dataset`, but refuses a data set whose card or folder leads to files other than its own and the Hub's.
+
+    Of the Hub, the commit whose card was checked is the one that is loaded.
+
+    Args:
+        name (`str`): A data set of the Hub, or the folder of a local copy.
+        config_name (`str`, *optional*): Its configuration, where it has several.
+        revision (`str`, *optional*): Its branch, tag or commit on the Hub.
+        **options: Further options of `load_dataset`.
+
+    Raises:
+        `ValueError`: Tables or loose clips lie elsewhere; they were not read.
+    """
+    if os.path.exists(name):
+        cards = [Path(name, CARD), Path(name, STANDALONE_METADATA)]
+    else:
+        cards, revision = _cards_on_hub(name, revision)
+    for path in chain.from_iterable(_named_files(card) for card in cards if card.is_file()):
+        if not _may_be_named(path, name):
+            raise _not_own(path, name)
+    builder = load_dataset_builder(name, config_name, revision=revision, cache_dir=options.get("cache_dir"))
+    folders = _folders(name)
+    for path in chain.from_iterable((builder.config.data_files or {}).values()):  # what patterns and links lead to
+        if not _is_own(path, folders):
+            raise _not_own(path, name)
+    return load_dataset(name, config_name, revision=revision, **options)
+
+
+def _cards_on_hub(name: str, revision: str | None) -> tuple[list[Path], str | None]:
+    """Downloads what says which files a data set has, and returns the commit that it is of."""
+    hub = HfApi(endpoint=datasets.config.HF_ENDPOINT)
+    try:
+        info = hub.dataset_info(name, revision=revision)
+    except (HTTPError, HfHubHTTPError, OfflineModeIsEnabled):
+        return [], revision  # `load_dataset` says so, or takes what it has prepared before
+    files = {file.rfilename for file in info.siblings or []} & {CARD, STANDALONE_METADATA}
+    download = partial(hub.hf_hub_download, name, repo_type="dataset", revision=info.sha)
+    return [Path(download(file)) for file in sorted(files)], info.sha
+
+
+def _named_files(card: Path) -> Iterator[str]:
+    """The files, folders and patterns that a card names in any of its configurations."""
+    if card.name == CARD:
+        metadata = DatasetCard.load(card).data
+    else:  # the same without a card around it
+        text = re.sub("^---$", "", card.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        metadata = DatasetCard(f"---\n{text}\n---\n").data
+    configs = metadata.get("configs")
+    for config in configs if isinstance(configs, list) else []:
+        if isinstance(config, dict):
+            yield from _strings([config.get("data_files"), config.get("data_dir")])
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | set | tuple):  # YAML has them all
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _may_be_named(path: str, name: str) -> bool:
+    """Whether a path or pattern on a card leads to the Hub or, as far as can be seen, into its data set."""
+    if SCHEME.match(path):
+        return bool(ADDRESS.fullmatch(path))
+    if os.path.isabs(path):
+        return _is_own(path, _folders(name))
+    return ".." not in re.split(r"[/\\]", path)
+
+
+def _not_own(path: str, name: str) -> ValueError:
+    return ValueError(
+        f"{name} must consist of its own files and those of the Hub, found: {_shown(path)}, which was not read. "
+        "Correct `data_files` in its README.md, or rename its folder if its path has one of *?[]."
+    )
+
+
+def with_nothing_decoded(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """Leaves images, recordings and the like as they are stored, and out where they lie in lists or structs."""
+    for name, feature in dict(dataset.features or {}).items():
+        if hasattr(feature, "decode"):
+            dataset = dataset.cast_column(name, replace(feature, decode=False))
+        elif require_decoding(feature):
+            dataset = dataset.remove_columns(name)
+    return dataset
 
 
 def only_own_files(dataset: Dataset | IterableDataset, column: str, name: str) -> Dataset | IterableDataset:
@@ -43,33 +138,13 @@ def only_own_files(dataset: Dataset | IterableDataset, column: str, name: str) -
     return dataset
 
 
-def check_own_tables(tables: Iterable[str], name: str) -> None:
-    """
-    Refuses tables, or loose clips, that lie elsewhere than in the data set whose card or folder led to them.
-
-    Args:
-        tables (`Iterable[str]`): Addresses and paths.
-        name (`str`): The data set's name or folder.
-
-    Raises:
-        `ValueError`: One is neither a file of the data set nor at an address of the Hub.
-    """
-    folders = _folders(name)
-    for path in tables:
-        if not _is_own(path, folders):
-            raise ValueError(
-                f"{name} must consist of its own files and those of the Hub, found: {_shown(path)}, which was not "
-                "read. Correct `data_files` in its README.md, or rename its folder if its path has one of *?[]."
-            )
-
-
 def _folders(name: str) -> list[str]:
     """The folders that may hold the files of a data set."""
     if os.path.exists(name):
         folders = [name]
     else:
         downloads = datasets.config.DOWNLOADED_DATASETS_PATH, datasets.config.EXTRACTED_DATASETS_PATH
-        folders = [os.path.join(HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}"), *map(str, downloads)]
+        folders = [os.path.join(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}"), *map(str, downloads)]
     return [os.path.realpath(folder) for folder in folders]
 
 

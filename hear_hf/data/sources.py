@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,12 @@ from datasets import (
     Value,
     concatenate_datasets,
     load_dataset,
-    load_dataset_builder,
 )
 from datasets.exceptions import DatasetGenerationError
 
 from ..arguments import on_one_line, option
 from ..markdown import code_span
-from .own_files import check_own_tables
+from .own_files import load_own, with_nothing_decoded
 from .unusable import MAX_NAMED, MAX_UNUSABLE_SHARE, RENAMING
 
 logger = logging.getLogger(__name__)
@@ -101,22 +100,24 @@ def hub_datasets(args: SourceArguments) -> list[str] | None:
 
 def load_from_hub(args: SourceArguments, **options: Any) -> Any:
     """
-    Calls `load_dataset`, and says what to do where the clips are loose files and torchcodec is missing.
+    Calls `load_own`, and says what to do where the clips are loose files and torchcodec is missing.
+
+    No column is decoded when it is read: an image, say, may be an address that decoding would follow.
 
     Raises:
-        `ValueError`: A local copy names tables elsewhere than in itself.
+        `ValueError`: The data set names tables elsewhere than in itself and on the Hub.
     """
-    name = str(args.dataset_name)
+    name, revision = str(args.dataset_name), args.dataset_revision
     try:
-        if os.path.isdir(name):
-            tables = load_dataset_builder(name, args.dataset_config_name).config.data_files or {}
-            check_own_tables(chain.from_iterable(tables.values()), name)
-        return load_dataset(args.dataset_name, args.dataset_config_name, revision=args.dataset_revision, **options)
+        found = load_own(name, args.dataset_config_name, revision=revision, **options)
     except ImportError as error:
         raise ImportError(
             f"{args.dataset_name} is stored as loose audio files, which `datasets` reads only with torchcodec. "
             "Install torchcodec and FFmpeg, or use the Hub's copy: --dataset_revision refs/convert/parquet"
         ) from error
+    if isinstance(found, dict):
+        return type(found)({split: with_nothing_decoded(dataset) for split, dataset in found.items()})
+    return with_nothing_decoded(found)
 
 
 def find_files(patterns: Iterable[str], suffixes: list[str]) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
@@ -72,7 +72,7 @@ class CheckArguments:
 class Checked:
     """A model that passed the checks, the Auto class that loads it from a sub-folder, and its outputs on noise.
 
-    Of an adapter, `base` is the name of the base model.
+    Of an adapter, `pinned_base` is the name of the base model and the commit of it that was checked.
     """
 
     model: PreTrainedModel
@@ -80,7 +80,11 @@ class Checked:
     auto_class: str
     subfolder: str
     outputs: np.ndarray
-    base: str | None = None
+    pinned_base: tuple[str, str] | None = None
+
+    @property
+    def base(self) -> str | None:
+        return self.pinned_base and self.pinned_base[0]
 
     @property
     def is_classifier(self) -> bool:
@@ -263,7 +267,9 @@ def check_models(folder: Path, trust_remote_code: bool = False) -> list[Checked]
         check_code(folder)
         if base is not None:
             check_code(code_of(*base))
-    checked = [check_model(folder, name) for name in ("", QUANTIZER) if (folder / name).is_dir()]
+    checked = [check_model(folder, "", base)]
+    if (folder / QUANTIZER).is_dir():
+        checked.append(check_model(folder, QUANTIZER))
     compare(checked, str(folder))
     return checked
 
@@ -292,14 +298,14 @@ def lines_of(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
-def check_model(folder: Path, subfolder: str) -> Checked:
+def check_model(folder: Path, subfolder: str, base: tuple[str, str] | None = None) -> Checked:
     place = folder / subfolder
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         feature_extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
         auto_class = find_auto_class(config)
-        if is_adapter(place):
-            return check_adapter(place, feature_extractor)
+        if base is not None:
+            return check_adapter(place, feature_extractor, base)
         if not list(place.glob(WEIGHTS[0])):
             raise SharingError(
                 "The weights must be in model.safetensors, found none. Pickles are not uploaded: load the model and "
@@ -323,8 +329,8 @@ def check_model(folder: Path, subfolder: str) -> Checked:
     return checked
 
 
-def check_base(folder: Path) -> tuple[str, str | None]:
-    """The name and revision of an adapter's base model, which must be on the Hub."""
+def check_base(folder: Path) -> tuple[str, str]:
+    """The name of an adapter's base model, which must be on the Hub, and the commit of it that all checks read."""
     adapter = read_json(folder / ADAPTER_CONFIG)
     base = str(adapter.get("base_model_name_or_path"))
     revision = adapter.get("revision")
@@ -333,22 +339,25 @@ def check_base(folder: Path) -> tuple[str, str | None]:
             f"The base model of an adapter must be on the Hub, found: {base}. Publish that and train from its name, "
             "or merge the adapter into it with finetune.py --merge_adapter."
         )
-    return base, revision
+    try:
+        return base, str(HfApi(endpoint=constants.ENDPOINT).model_info(base, revision=revision).sha)
+    except Exception as error:
+        raise SharingError(explain(error, Destination(base, revision=revision))) from error
 
 
-def code_of(repository: str, revision: str | None) -> Path:
+def code_of(repository: str, commit: str) -> Path:
     """Downloads the Python files of a model of the Hub."""
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns="*.py"))
+        return Path(snapshot_download(repository, revision=commit, allow_patterns="*.py"))
     except Exception as error:
         raise SharingError(explain(error, Destination(repository))) from error
 
 
-def check_adapter(folder: Path, feature_extractor) -> Checked:
+def check_adapter(folder: Path, feature_extractor, base: tuple[str, str]) -> Checked:
     """Loads an adapter on its base model, and checks both."""
     from peft import get_peft_model_state_dict
 
-    adapted = load_adapter(folder)
+    adapted = load_adapter(folder, base_revision=base[1])
     expected, found = get_peft_model_state_dict(adapted).keys(), load_file(folder / ADAPTER_WEIGHTS).keys()
     check_weights(
         adapted, {"missing_keys": expected - found, "unexpected_keys": found - expected, "mismatched_keys": []}
@@ -361,9 +370,8 @@ def check_adapter(folder: Path, feature_extractor) -> Checked:
     outputs = outputs_on_noise(model, feature_extractor)
     check_outputs(outputs)
     check_labels(folder, outputs.shape[-1])
-    return Checked(
-        model, feature_extractor.sampling_rate, find_auto_class(model.config), "", outputs, check_base(folder)[0]
-    )
+    auto_class = find_auto_class(model.config)
+    return Checked(model, feature_extractor.sampling_rate, auto_class, "", outputs, base)
 
 
 def check_outputs(outputs: np.ndarray) -> None:
@@ -413,7 +421,7 @@ def compare(checked: list[Checked], source: str, revision: str = "main", token: 
     """Loads models where `hear_hf` is absent, from a folder or the Hub, and compares their outputs with `checked`."""
     try:
         places = [(one.auto_class, one.subfolder) for one in checked]
-        found = outputs_elsewhere(source, places, revision, token)
+        found = outputs_elsewhere(source, places, revision, token, checked[0].pinned_base)
     except RuntimeError as error:
         raise SharingError(f"The model must load where hear_hf is absent, found: {error}") from error
     for one, outputs in zip(checked, found, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from datasets import Audio, Dataset, DatasetInfo, Features, List, SplitInfo, Value, load_dataset
+from datasets import Audio, Dataset, DatasetInfo, Features, List, SplitInfo, Value
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict
 from datasets.utils.metadata import MetadataConfigs
@@ -23,6 +23,7 @@ from ..arguments import option
 from ..data.folders import split_named
 from ..data.labelled import DataArguments, load_splits
 from ..data.labels import encode_labels
+from ..data.own_files import load_own
 from ..data.sources import TABLE_SUFFIXES, find_files
 from ..data.unusable import MAX_NAMED, MIN_SECONDS, UnusableClip, describe, read_usable
 from .cards import render
@@ -340,7 +341,7 @@ def compare_download(data: StagedDataset, target: Destination, revision: str, te
     folder = target.api().snapshot_download(
         target.name, repo_type="dataset", revision=revision, local_dir=temporary / "downloaded"
     )
-    downloaded = load_dataset(folder, cache_dir=str(temporary / "cache"))
+    downloaded = load_own(folder, cache_dir=str(temporary / "cache"))
     for name, split in data.splits.items():
         found = Split()
         for row in stored_rows(downloaded[name]):

@@ -1,18 +1,16 @@
 """What a model gives elsewhere: in a process without `hear_hf`, without this one's secrets, and for a limited time."""
 
-import json
 import os
 import signal
 import site
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from huggingface_hub import HfApi, constants
 
-from ..adapters import is_adapter
-from ..weight_files_hear import ADAPTER_CONFIG
 from .temporary import temporary_folder
 
 CHILD = Path(__file__).with_name("isolated.py")
@@ -34,7 +32,11 @@ ENVIRONMENT = (  # what Python and PyTorch need; tokens and keys of clouds are n
 
 
 def outputs_elsewhere(
-    source: str, models: list[tuple[str, str]], revision: str = "main", token: str | None = None
+    source: str,
+    models: list[tuple[str, str]],
+    revision: str = "main",
+    token: str | None = None,
+    base: tuple[str, str] | None = None,
 ) -> list[np.ndarray]:
     """
     Computes `outputs_on_noise` as another machine would: without `hear_hf` and with empty caches.
@@ -46,19 +48,19 @@ def outputs_elsewhere(
         models (`list[tuple[str, str]]`): The Auto class and the sub-folder of each, for example `("AutoModel", "")`.
         revision (`str`, *optional*, defaults to `"main"`): Branch, tag or commit.
         token (`str`, *optional*): A token that may read it.
+        base (`tuple[str, str]`, *optional*): Of an adapter, the base model on the Hub and its commit.
 
     Raises:
         `RuntimeError`: A model did not load, or not in time; the message says why.
     """
     with temporary_folder() as temporary:
-        hub, folder = HfApi(endpoint=constants.ENDPOINT, token=token), source
+        download = partial(
+            HfApi(endpoint=constants.ENDPOINT, token=token).snapshot_download, cache_dir=temporary / "hub"
+        )
         if not Path(source).is_dir():
-            folder = hub.snapshot_download(source, revision=revision, cache_dir=temporary / "hub")
-        if is_adapter(folder):
-            adapter = json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8"))
-            base = adapter["base_model_name_or_path"]
-            hub.snapshot_download(base, revision=adapter.get("revision"), cache_dir=temporary / "hub")
-        run_child(temporary, source, revision, *map(":".join, models))
+            download(source, revision=revision)
+        base_folder = "" if base is None else download(base[0], revision=base[1])
+        run_child(temporary, source, revision, base_folder, *map(":".join, models))
         return [np.load(temporary / f"{i}.npy") for i in range(len(models))]
 
 

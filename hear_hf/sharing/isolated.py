@@ -7,7 +7,6 @@ as on the machine of anybody who lacks it. Hence this file imports nothing of th
 import importlib.abc
 import importlib.util
 import io
-import json
 import os
 import signal
 import sys
@@ -19,7 +18,6 @@ import soundfile
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from transformers.utils import find_adapter_config_file
 
 HANDLER = "EndpointHandler"  # in the place of an Auto class: the class in handler.py that Inference Endpoints call
 
@@ -50,23 +48,15 @@ def outputs_on_noise(model, feature_extractor) -> np.ndarray:
     return (outputs["logits"] if "logits" in outputs else outputs["last_hidden_state"]).float().numpy()
 
 
-def load(auto_class, source: str, place: dict):
-    """A model, or the base model that an adapter names and the adapter on it."""
-    file = find_adapter_config_file(source, revision=place["revision"])
-    if file is None:
+def load(auto_class, source: str, place: dict, base: str):
+    """A model, or of an adapter the base model in the folder `base` and the adapter on it."""
+    if not base:
         return auto_class.from_pretrained(source, **place)
     from peft import PeftModel
 
-    adapter = json.loads(Path(file).read_text(encoding="utf-8"))
     config = transformers.AutoConfig.from_pretrained(source, **place)
-    base = auto_class.from_pretrained(
-        adapter["base_model_name_or_path"],
-        revision=adapter.get("revision") or "main",
-        config=config,
-        ignore_mismatched_sizes=True,
-        trust_remote_code=True,
-    )
-    return PeftModel.from_pretrained(base, source, revision=place["revision"]).get_base_model()
+    model = auto_class.from_pretrained(base, config=config, ignore_mismatched_sizes=True, trust_remote_code=True)
+    return PeftModel.from_pretrained(model, source, revision=place["revision"]).get_base_model()
 
 
 def served_scores(folder: Path) -> np.ndarray:
@@ -102,7 +92,7 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(folder: str, source: str, revision: str, *models: str) -> None:
+def main(folder: str, source: str, revision: str, base: str, *models: str) -> None:
     die_with_parent()
     sys.meta_path.insert(0, Absence("hear_hf"))
     for i, model in enumerate(models):
@@ -113,7 +103,7 @@ def main(folder: str, source: str, revision: str, *models: str) -> None:
             outputs = served_scores(Path(local))
         else:
             feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(source, **place)
-            outputs = outputs_on_noise(load(getattr(transformers, auto_class), source, place), feature_extractor)
+            outputs = outputs_on_noise(load(getattr(transformers, auto_class), source, place, base), feature_extractor)
         np.save(Path(folder) / f"{i}.npy", outputs)
 
 

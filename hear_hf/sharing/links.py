@@ -1,4 +1,4 @@
-"""Symbolic links in what is published: none may lead out of its folder, for what it points to would go up too."""
+"""Links and pipes in what is published: no link may lead out of its folder, for what it points to would go up too."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from .upload import SharingError
 
 def check_link(path: Path, root: Path) -> None:
     """
-    Checks that a path in a folder leads to something visible in that folder.
+    Checks that a path in a folder leads to a visible file or folder in it.
 
     The Hub's cache, whose snapshots are links to its own `blobs/`, is the exception.
 
@@ -16,7 +16,7 @@ def check_link(path: Path, root: Path) -> None:
         root (`Path`): The folder that is published; it may be a link itself.
 
     Raises:
-        `SharingError`: The path leads elsewhere.
+        `SharingError`: The path leads elsewhere, or to a named pipe or the like, whose reader may wait for ever.
     """
     home, found = root.resolve(), path.resolve()
     blobs = home.parents[1] / "blobs" if home.parent.name == "snapshots" else home
@@ -27,6 +27,8 @@ def check_link(path: Path, root: Path) -> None:
             f"Links must lead to visible files of their own folder, found: {path} -> {found}. Put a copy in place of "
             "the link if it may be published, else remove it."
         )
+    if not (found.is_file() or found.is_dir()):
+        raise SharingError(f"What is published must be files and folders, found: {path}. Remove it.")
 
 
 def check_links(folder: Path, root: Path) -> None:

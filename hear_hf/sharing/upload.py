@@ -317,7 +317,7 @@ class _Upload:
             if was_refused or self.head is None or self._head() == self.head:
                 return "This changed nothing on the Hub."
             return f"{name} has a new commit, {self._head()}: look at {url} to see whether it is this upload."
-        except Exception:
+        except (Exception, KeyboardInterrupt):  # Ctrl+C, pressed twice
             if self.is_new:
                 return f"The new repository {name} could not be deleted again: delete it at {url}/settings"
             return f"Files appear all together or not at all: look at {url} to see which."

@@ -98,7 +98,8 @@ def plot_spectrograms(panels: dict[str, torch.Tensor], path: Path) -> None:
 @names_as_they_are
 def plot_events(waveform: np.ndarray, sampling_rate: int, events: dict[str, list[HEAREvent]], path: Path) -> None:
     """
-    Plots a clip's spectrogram, and under it the events of each kind, such as the true ones and those that were found.
+    Plots a clip's spectrogram, and under it the events of each kind, such as the true ones and those that were found,
+    of the first 60 labels.
 
     Args:
         waveform (`np.ndarray` of shape `(num_samples,)`): The clip.
@@ -107,19 +108,23 @@ def plot_events(waveform: np.ndarray, sampling_rate: int, events: dict[str, list
         path (`Path`): The image to write.
     """
     seconds = len(waveform) / sampling_rate
-    names = list(dict.fromkeys(event.label for found in events.values() for event in found))
+    all_names = list(dict.fromkeys(event.label for found in events.values() for event in found))
+    names = all_names[:MAX_NAMED_LABELS]
     figure = Figure(figsize=(9, 3.4 + 0.35 * len(names)), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(2.4, 0.6 + 0.35 * len(names)))
     length = sampling_rate // 25
     top.specgram(waveform, NFFT=length, Fs=sampling_rate, noverlap=length - sampling_rate // 100, scale="dB")
     top.set(ylabel="Hz")
     height = 0.8 / len(events)
-    for number, (kind, found) in enumerate(events.items()):
+    for number, (kind, listed) in enumerate(events.items()):
+        found = [event for event in listed if event.label in names]
         rows = [names.index(event.label) - 0.4 + height * (number + 0.5) for event in found]
         lengths, starts = [event.end - event.start for event in found], [event.start for event in found]
         bottom.barh(rows, lengths, height, starts, label=kind)
     bottom.set_yticks(range(len(names)), names)
     bottom.set(xlabel="seconds", xlim=(0, seconds), ylim=(len(names) - 0.5, -0.5))
+    if len(names) < len(all_names):
+        bottom.set(title=f"{len(names)} of {len(all_names)} labels")
     bottom.grid(axis="x", alpha=0.3)
     bottom.legend(loc="upper right")
     figure.savefig(path, dpi=120)

@@ -25,6 +25,8 @@ FREE = {  # options that a resumed run may change, as they do not change what is
     "teacher_trust_remote_code",
     "trust_remote_code",
 }
+CONTENT = "content_of_clips"
+SOURCES = ("dataset_name", "data_dir", "train_file")
 MAX_NAMED = 5  # differences
 MAX_SHOWN = 100  # letters of a value
 
@@ -44,6 +46,12 @@ def described(training_args: TrainingArguments, *others: Any) -> dict[str, Any]:
     for options in others:
         values |= {field.name: getattr(options, field.name) for field in fields(options)}
     return {name: value for name, value in values.items() if name not in FREE}
+
+
+def are_made_here(options: dict[str, Any]) -> bool:
+    """Whether the clips of a run come from no source: made anew, they may differ by a bit on another machine."""
+    sources = [options[name] for name in SOURCES if name in options]
+    return bool(options.get("soundscapes")) or (bool(sources) and not any(sources))
 
 
 def check_same_run(record: dict[str, Any], folder: Path, checkpoint: Path | None = None) -> None:
@@ -69,9 +77,10 @@ def check_same_run(record: dict[str, Any], folder: Path, checkpoint: Path | None
             f"{name} was {str(stored[name])[:MAX_SHOWN]}, is now {str(record[name])[:MAX_SHOWN]}"
             for name in different[:MAX_NAMED]
         )
+        changed = "The sounds or labels of the training clips changed since: bring them back to go on. "
         raise ValueError(
             f"A folder must hold the model and checkpoints of one run, found those of another in {folder}: {found}. "
-            "Give another --output_dir, or delete that folder."
+            f"{changed if CONTENT in different else ''}Give another --output_dir, or delete that folder."
         )
 
 

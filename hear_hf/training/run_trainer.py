@@ -4,15 +4,17 @@ import shlex
 from pathlib import Path
 from typing import Any, cast
 
+from datasets import Dataset, IterableDataset
 from transformers import Trainer
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from ..arguments import printable
+from ..data.fingerprints import fingerprint
 from ..sharing.models import CardArguments
 from ..sharing.publication import publish_model
 from ..sharing.temporary import temporary_folder
 from ..sharing.upload import Destination, SharingError, login
-from .records import check_same_run, described, in_use, write_record
+from .records import CONTENT, are_made_here, check_same_run, described, in_use, write_record
 from .runs import repository_of
 
 
@@ -37,15 +39,19 @@ class RunTrainer(Trainer):
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def record(self) -> dict[str, Any]:
-        """What this run is: its kind and options, its labels and the number of its clips."""
+        """What this run is: its kind and options, its labels, and how many and which clips it has."""
         config: Any = getattr(self.model, "config", None)
         clips: Any = self.train_dataset
+        options = getattr(self.args, "record", None) or described(self.args)
         facts: dict[str, Any] = {"kind": type(self).__name__}
         if hasattr(config, "id2label"):
             facts["labels"] = [name for _, name in sorted(config.id2label.items())]
         if hasattr(clips, "__len__"):
             facts["clips"] = len(clips)
-        return (getattr(self.args, "record", None) or described(self.args)) | facts
+        clips = getattr(clips, "dataset", clips)
+        if isinstance(clips, Dataset | IterableDataset) and not are_made_here(options):
+            facts[CONTENT] = fingerprint(clips)
+        return options | facts
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Checks before the training that it can be published; the repository is made when it is."""

@@ -52,7 +52,9 @@ def no_head(folder):
 
 @pytest.mark.parametrize("command", [predict, stream, export_onnx])
 @pytest.mark.parametrize(
-    "make", [nowhere, empty, broken_config, odd_config, broken_weights, text_model, no_head], ids=lambda m: m.__name__
+    "make",
+    [nowhere, empty, broken_config, odd_config, broken_weights, text_model, no_head],
+    ids=lambda m: m.__name__,
 )
 def test_a_model_that_cannot_be_loaded_ends_the_command_with_its_name(command, make, tmp_path):
     if command is None:
@@ -66,3 +68,12 @@ def test_a_model_that_cannot_be_loaded_ends_the_command_with_its_name(command, m
         command.main([str(tmp_path / "model"), str(argument)])
     assert f"{tmp_path}/model must be a" in str(end.value) and "Traceback" not in str(end.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [predict, stream])
+def test_a_model_that_returns_tuples_ends_the_command_with_the_remedy(command, tmp_path):
+    small_model(return_dict=False).save_pretrained(tmp_path)
+    HEARFeatureExtractor().save_pretrained(tmp_path)
+    write_tone(tmp_path / "clip.wav", 300)
+    with pytest.raises(SystemExit, match="`return_dict` false. Set it to true"):
+        command.main([str(tmp_path), str(tmp_path / "clip.wav")])

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from hear_hf.data.annotated import AnnotatedDataArguments, load_annotated_audio
 from hear_hf.data.folders import load_folder
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
+from hear_hf.data.soundscapes import SoundscapeArguments
 from hear_hf.data.sources import audio_files
 from hear_hf.data.unlabelled import PretrainingDataArguments, load_unlabelled_audio
 
@@ -218,6 +220,16 @@ def test_what_systems_leave_behind_is_no_clip_and_not_worth_a_word(tmp_path, cap
     write(tmp_path, "a/._0.wav", "a/.DS_Store", "b/Thumbs.db", "b/desktop.ini", "__MACOSX/a/0.wav", "@eaDir/0.wav")
     assert audio_files(tmp_path) == [tmp_path / "a" / "0.wav", tmp_path / "b" / "0.wav"]
     assert set(found(tmp_path)["train"]) == {"a/0.wav", "b/0.wav"} and not caplog.records
+
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_is_left_out_and_not_waited_for(tmp_path, caplog):
+    write(tmp_path, "a/0.wav", "b/0.wav")
+    os.mkfifo(tmp_path / "metadata.csv")
+    os.mkfifo(tmp_path / "a" / "0.txt")
+    assert set(found(tmp_path)["train"]) == {"a/0.wav", "b/0.wav"} and "metadata.csv" in caplog.text
+    with pytest.raises(ValueError, match="found none"):
+        load_annotated_audio(AnnotatedDataArguments(data_dir=str(tmp_path)), SoundscapeArguments())
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):

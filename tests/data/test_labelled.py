@@ -505,7 +505,7 @@ def test_a_single_label_becomes_a_list_when_several_are_asked_for(tmp_path):
 def hub(monkeypatch):
     """A Hub with one dataset: the splits that a test puts in."""
     splits = DatasetDict()
-    monkeypatch.setattr(sources, "load_dataset", lambda name, config, revision: splits)
+    monkeypatch.setattr(sources, "load_own", lambda name, config, revision: splits)
     return splits
 
 
@@ -545,10 +545,10 @@ def test_an_unpublished_label_is_an_error(hub):
 
 
 def test_a_dataset_of_loose_files_names_torchcodec_and_a_way_around(monkeypatch):
-    def load_dataset(*args, **kwargs):
+    def load_own(*args, **kwargs):
         raise ImportError("To support encoding audio data, please install 'torchcodec'.")
 
-    monkeypatch.setattr(sources, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources, "load_own", load_own)
     with pytest.raises(ImportError, match="--dataset_revision refs/convert/parquet"):
         load_labelled_audio(DataArguments(dataset_name="someone/animals"))
 

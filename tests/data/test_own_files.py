@@ -2,11 +2,15 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
+from datasets import Audio, Features, Image, Value
 
 from hear_hf.data.labelled import DataArguments, load_labelled_audio
 from hear_hf.data.own_files import ADDRESS
@@ -90,6 +94,41 @@ def test_a_data_set_s_own_files_are_read(tmp_path, streaming):
     assert len(example["input_values"]) == 16_000
 
 
+def with_images(folder, address, column):
+    """A data set with a column that is declared to hold images, and has an address in place of each."""
+    clip = Path(write_clip(folder.parent / "clip.wav")).read_bytes()
+    columns = {"audio": [{"bytes": clip, "path": "0.wav"}] * 4, "label": ["a", "b", "a", "b"]}
+    columns |= {column: [{"bytes": None, "path": address}] * 4}
+    features = Features({"audio": Audio(), "label": Value("string"), column: Image()})
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pydict(columns, schema=features.arrow_schema), folder / "train.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize("column", ["label", "speaker", "audio"])
+def test_no_column_is_decoded_where_an_image_would_be_fetched(tmp_path, server, column):
+    address, requests = server
+    name = with_images(tmp_path / "set", address, column)
+    with pytest.raises(ValueError, match="must (be|hold)"):
+        load_labelled_audio(DataArguments(dataset_name=name, group_column="speaker" if column == "speaker" else None))
+    assert not requests
+
+
+def test_an_image_beside_clips_is_not_fetched(tmp_path, server):
+    address, requests = server
+    name = with_images(tmp_path / "set", address, "cover")
+    splits = load_labelled_audio(DataArguments(dataset_name=name), keep_columns=("cover",), hold_out=False)
+    assert splits["train"][0]["cover"] == {"bytes": None, "path": address} and not requests
+
+
+def test_a_stream_of_images_is_not_fetched(tmp_path, server):
+    address, requests = server
+    arguments = PretrainingDataArguments(dataset_name=with_images(tmp_path / "set", address, "audio"), streaming=True)
+    with pytest.raises(ValueError, match="must hold its clips itself"):
+        next(iter(load_pretraining_clips(arguments, 16_000, 1.0)[0]))
+    assert not requests
+
+
 def test_addresses_of_the_hub_are_taken_and_those_that_only_look_so_are_not():
     assert ADDRESS.fullmatch("hf://datasets/a/b@c0ffee/clip.wav")
     assert ADDRESS.fullmatch("zip://clip.wav::hf://datasets/a/b@c0ffee/clips.zip")
@@ -106,6 +145,17 @@ def test_a_card_leads_to_no_table_outside_of_its_data_set(tmp_path, place):
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{files}'\n---\n")
     with pytest.raises(ValueError, match="set must consist of its own files and those of the Hub, found: "):
         load_labelled_audio(DataArguments(dataset_name=str(folder)))
+
+
+@pytest.mark.parametrize("form", ["'{}'", "['{}']", "!!set {{'{}': null}}", "{{train: '{}'}}"])
+def test_a_card_leads_to_no_address_in_whichever_form(tmp_path, server, form):
+    address, requests = server
+    name = data_set(tmp_path / "set", ["clip.wav"], True)
+    files = form.format(address.replace("wav", "parquet"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {files}\n---\n")
+    with pytest.raises(ValueError, match="must consist of its own files"):
+        load_labelled_audio(DataArguments(dataset_name=name))
+    assert not requests
 
 
 def test_a_data_set_in_brackets_is_not_taken_for_a_pattern_that_leads_to_another(tmp_path):

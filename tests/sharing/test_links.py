@@ -1,5 +1,7 @@
 """Symbolic links in folders that are published: what they point to stays here, the Hub's own cache apart."""
 
+import os
+
 import pytest
 from huggingface_hub import snapshot_download
 
@@ -49,6 +51,16 @@ def test_a_link_to_a_hidden_file_of_the_folder_or_to_none_is_refused(folder, tar
     (folder / ".env").write_text("hf_secret")
     (folder / "LICENSE").symlink_to(target)
     assert "LICENSE" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "README.md", "model.safetensors"])
+def test_a_named_pipe_is_refused_by_name_and_not_waited_for(folder, space, name):
+    for place in (folder, space):
+        (place / name).unlink(missing_ok=True)
+        os.mkfifo(place / name)
+    assert str(folder / name) in refused(folder)
+    message = refused_by(push_space, "alice/hear", "alice/demo", "--space_dir", space, "--dry_run")
+    assert str(space / name) in message
 
 
 def test_a_quantizer_that_is_a_link_is_refused(folder, saved):

@@ -7,6 +7,7 @@ from transformers import AutoModelForAudioClassification
 
 from hear_hf import HEARFeatureExtractor
 from hear_hf.adapters import load_adapter
+from hear_hf.sharing import checks
 from helpers import noise, small_model
 from pushing import card_of, edit, push, refused
 
@@ -75,6 +76,21 @@ def test_foreign_code_of_the_base_model_is_shown_and_refused(adapter, hub, capsy
     edit(adapter, "adapter_config.json", base_model_name_or_path="alice/other")
     assert "other code in modeling_hear.py" in refused(adapter, "--dry_run", to="alice/adapter")
     assert "print('hello')" in capsys.readouterr().out
+
+
+def test_a_base_model_that_changes_after_its_check_is_not_run(adapter, hub, real_loads, monkeypatch, tmp_path):
+    repository, trace, check = hub.repositories["models", "alice/base"], tmp_path / "ran", checks.check_code
+    files = repository.main.files
+
+    def check_and_change(folder):
+        check(folder)
+        if folder.parent.name == "snapshots":  # the base model's
+            added = f"\nopen({str(trace)!r}, 'w')\n".encode()
+            repository.commit(files | {"modeling_hear.py": files["modeling_hear.py"] + added}, "later")
+
+    monkeypatch.setattr(checks, "check_code", check_and_change)
+    push(adapter, to="alice/adapter")
+    assert repository.main.title == "later" and not trace.exists()
 
 
 @pytest.mark.parametrize("change", [{"r": 10**9}, {"rank_pattern": {"q_proj": 10**9}}, {"r": "8"}])

@@ -290,6 +290,13 @@ def test_a_source_that_is_none_is_refused(tmp_path):
     assert "absent.csv' must lead to files that end in one of" in refused(tmp_path / "absent.csv")
 
 
+def test_the_comparison_follows_no_metadata_of_others_out_of_the_data_set(folder, hub, tmp_path):
+    (tmp_path / "private.csv").write_text("secret\n1\n")
+    metadata = f"configs:\n- config_name: default\n  data_files: '{tmp_path / 'private.csv'}'\n"
+    hub.create("alice/tones", "datasets", files={".huggingface.yaml": metadata.encode()})
+    assert "must consist of its own files and those of the Hub" in refused(folder)
+
+
 def test_an_upload_that_breaks_leaves_the_repository_as_it_was(folder, hub):
     before = hub.create("alice/tones", "datasets").main
     hub.fail("PUT /lfs", at=2)

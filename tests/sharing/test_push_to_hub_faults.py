@@ -202,3 +202,12 @@ def test_interrupting_an_upload_is_no_stack_trace(folder, hub, monkeypatch):
         "huggingface_hub.HfApi.create_commit", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert refused(folder).startswith("Interrupted. The new repository alice/hear was deleted again")
+
+
+def test_interrupting_its_undoing_too_says_what_is_left(folder, hub, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    for name in ("create_commit", "delete_repo"):
+        monkeypatch.setattr(f"huggingface_hub.HfApi.{name}", interrupt)
+    assert "The new repository alice/hear could not be deleted again: delete it at" in refused(folder)

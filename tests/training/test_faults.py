@@ -164,7 +164,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_one_that_was_no
     assert_same_weights(output_dir, undisturbed)
 
 
-@pytest.mark.parametrize("change", ["labels", "data_dir", "learning_rate", "clips"])
+@pytest.mark.parametrize("change", ["labels", "data_dir", "learning_rate", "clips", "content_of_clips"])
 def test_a_folder_with_checkpoints_of_another_run_is_refused(arguments, tones, tmp_path, change):
     words = [*arguments, "--num_train_epochs", "1", "--output_dir", str(tmp_path / "run")]
     data = shutil.copytree(tones, tmp_path / "data")
@@ -177,6 +177,8 @@ def test_a_folder_with_checkpoints_of_another_run_is_refused(arguments, tones, t
         words[words.index("--data_dir") + 1] = str(data.rename(tmp_path / "other"))
     elif change == "learning_rate":
         words[words.index("--learning_rate") + 1] = "1e-5"
+    elif change == "content_of_clips":
+        write_tone(data / "low" / "0.wav", 300, 0.2)
     else:
         for i in range(6, 9):
             write_tone(data / "low" / f"{i}.wav", 200, seed=i)

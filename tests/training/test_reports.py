@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hear_hf.training.plots import plot_confusion_matrix, plot_curves
+from hear_hf.events import HEAREvent
+from hear_hf.training.plots import MAX_NAMED_LABELS, plot_confusion_matrix, plot_curves, plot_events
 
 
 @pytest.fixture
@@ -27,6 +28,16 @@ def test_a_metric_that_looks_like_a_formula_is_drawn_as_it_is(drawn, tmp_path):
     plot_curves([{"step": 1, "loss": 3.0}], {"$x_$": {"loss": "of $y_$"}}, tmp_path / "curves.png")
     axes = drawn[0].axes[0]
     assert axes.get_title() == "$x_$" and axes.get_legend().get_texts()[0].get_text() == "of $y_$"
+
+
+def test_events_of_thousands_of_labels_make_no_picture_of_any_height(drawn, tmp_path):
+    events = [HEAREvent(0.1, 0.4, f"${label}$", 0.5) for label in range(2_000)]
+    plot_events(
+        np.random.default_rng(0).normal(size=16_000), 16_000, {"truth": events, "model": events}, tmp_path / "e.png"
+    )
+    names = [tick.get_text() for tick in drawn[0].axes[1].get_yticklabels()]
+    assert names == [f"${label}$" for label in range(MAX_NAMED_LABELS)] and drawn[0].get_figheight() < 30
+    assert drawn[0].axes[1].get_title() == f"{MAX_NAMED_LABELS} of 2000 labels"
 
 
 def test_a_confusion_matrix_shows_shares_of_each_true_label(drawn, tmp_path):
