@@ -79,7 +79,9 @@ def read_audio(audio: Any, sampling_rate: int = 0) -> tuple[np.ndarray, int]:
     if hasattr(audio, "get_all_samples"):
         samples, source_rate = _read_decoder(audio, name, sampling_rate)
     elif isinstance(audio, dict) and audio.get("array") is not None:
-        samples, source_rate = _read_array(audio["array"]), audio["sampling_rate"]
+        samples, source_rate = _read_array(audio["array"]), audio.get("sampling_rate")
+        if not isinstance(source_rate, int | float | np.number):
+            raise ValueError(f"`sampling_rate` must be a number of Hz beside `array`, found: {source_rate!r}. Add it.")
         _check_rate(name, source_rate)
         _check_length(name, len(samples), 1, source_rate, sampling_rate)
     else:
@@ -195,7 +197,14 @@ def _read_decoder(decoder: Any, name: str, sampling_rate: int) -> tuple[np.ndarr
 
 
 def _read_array(array: Any) -> np.ndarray:
+    if str(getattr(array, "dtype", "")) == "torch.bfloat16":  # which numpy does not have
+        array = array.float()
     array = np.atleast_2d(np.asarray(array))
+    if array.ndim > 2 or array.dtype.kind not in "fi":
+        raise ValueError(
+            "`array` must hold floats or signed integers, of shape (num_samples,) or with a channel axis, found: "
+            f"{array.dtype} of shape {array.shape}. Convert it."
+        )
     if array.size == 0:
         return np.zeros(0, np.float32)
     if array.dtype.kind == "i":
