@@ -79,9 +79,7 @@ def read_audio(audio: Any, sampling_rate: int = 0) -> tuple[np.ndarray, int]:
     if hasattr(audio, "get_all_samples"):
         samples, source_rate = _read_decoder(audio, name, sampling_rate)
     elif isinstance(audio, dict) and audio.get("array") is not None:
-        samples, source_rate = _read_array(audio["array"]), audio.get("sampling_rate")
-        if not isinstance(source_rate, int | float | np.number):
-            raise ValueError(f"`sampling_rate` must be a number of Hz beside `array`, found: {source_rate!r}. Add it.")
+        samples, source_rate = _read_array(audio)
         _check_rate(name, source_rate)
         _check_length(name, len(samples), 1, source_rate, sampling_rate)
     else:
@@ -196,7 +194,10 @@ def _read_decoder(decoder: Any, name: str, sampling_rate: int) -> tuple[np.ndarr
     return mean, rate
 
 
-def _read_array(array: Any) -> np.ndarray:
+def _read_array(audio: dict[str, Any]) -> tuple[np.ndarray, Any]:
+    array, rate = audio["array"], audio.get("sampling_rate")
+    if not isinstance(rate, int | float | np.number):
+        raise ValueError(f"`sampling_rate` must be a number of Hz beside `array`, found: {rate!r}. Add it.")
     if str(getattr(array, "dtype", "")) == "torch.bfloat16":  # which numpy does not have
         array = array.float()
     array = np.atleast_2d(np.asarray(array))
@@ -206,11 +207,11 @@ def _read_array(array: Any) -> np.ndarray:
             f"{array.dtype} of shape {array.shape}. Convert it."
         )
     if array.size == 0:
-        return np.zeros(0, np.float32)
+        return np.zeros(0, np.float32), rate
     if array.dtype.kind == "i":
         array = array / -float(np.iinfo(array.dtype).min)
     # The channel axis is the shorter one.
-    return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32).mean(axis=0)
+    return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32).mean(axis=0), rate
 
 
 def _read_with_torchcodec(
