@@ -31,6 +31,12 @@ BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
 MAX_NUMBERS_PER_BYTE = 100  # of a file that is not held; speech in Opus has some 60, silence in FLAC thousands
 MIN_MEAN_POWER = 1e-4  # -40 dB of what the channels hold: even a hundred that have nothing in common keep a hundredth
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
+# What people have under the name of a recording, by what it begins with, and what to do.
+NO_SOUND = {
+    b"version http": "It is a pointer of Git LFS: get the file itself with `git lfs pull`.",
+    **dict.fromkeys((b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!"), "It is an archive: unpack it."),
+    **dict.fromkeys((b"<", b"{"), "It is a page or a message of the web: download the recording again."),
+}
 # libsndfile's note of a declared length that is not the file's.
 WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
@@ -224,11 +230,12 @@ def _read_with_torchcodec(
         return _read_decoder(AudioDecoder(name if encoded is None else encoded), name, sampling_rate)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: it found no FFmpeg either
         reason = str(error).partition("\n")[0]
-        hint, head = "", _head(name, encoded)
+        head = _head(name, encoded)
+        hint = next((f" {hint}" for mark, hint in NO_SOUND.items() if head.startswith(mark)), "")
         if Path(name).suffix.lower() in (".raw", ".pcm"):
             hint = " Samples without a header are converted with `ffmpeg -f s16le -ar RATE -ac 1 -i IN OUT.wav`."
-        elif head == b"version http":
-            hint = " It is a pointer of Git LFS: get the file itself with `git lfs pull`."
+        if not head:
+            hint = " It is empty: copy or download it again."
         raise ValueError(
             f"{name} must be audio that soundfile or torchcodec reads, found a file that begins "
             f"{head!r} (soundfile: {_reason(first_error)} torchcodec: {reason}). Convert it with "

@@ -284,6 +284,21 @@ def test_channels_that_cancel_one_another_are_named_with_the_command_that_keeps_
 # Refused
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"", "It is empty: copy or download it again"),
+        (b"PK\3\4" + bytes(99), "It is an archive: unpack it"),
+        (b"\x1f\x8b\x08" + bytes(99), "It is an archive: unpack it"),
+        (b"<!DOCTYPE html><html>", "It is a page or a message of the web: download the recording again"),
+        (b'{"error": "not found"}', "It is a page or a message of the web: download the recording again"),
+    ],
+)
+def test_what_is_no_sound_is_told_what_it_is(content, hint):
+    with pytest.raises(ValueError, match=f"clip.wav must be audio .*{hint}"):
+        decode_audio({"bytes": content, "path": "clip.wav"}, RATE)
+
+
 def test_a_pointer_of_git_lfs_is_told_how_to_get_its_file(tmp_path):
     (tmp_path / "clip.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(ValueError, match="It is a pointer of Git LFS: get the file itself with `git lfs pull`"):
