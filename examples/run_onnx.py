@@ -21,7 +21,7 @@ MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, o
 # Where one of several joined files begins: an MP3 file that says its length, a link of Ogg, a FLAC file.
 INFO = rb"(?s)\xff[\xe2-\xff][\x10-\xef].(?:..)?(?:.{9}|.{17}|.{32})(?:Xing|Info)\0{3}[\1\3\5\7\t\v\r\x0f]"
 START = re.compile(INFO + rb"|OggS\0\x02|fLaC[\0\x80]\0\0\x22")
-TAG = rb"(?s)ID3[\2-\4]..([\0-\x7f]{4})|APETAGEX.{4}(.{4}).{7}[ \xa0].{8}|(?:TAG.{125}|\0{1500,})(?=ID3|\Z)"
+TAG = rb"(?s)ID3[\2-\4]..([\0-\x7f]{4})|APETAGEX.{4}(.{4}).{7}[ \xa0].{8}|(?:TAG.{125}|(?<!\0)\0{1500,})(?=ID3|\Z)"
 # libsndfile's notes of a declared length that is not the file's, and of where sound follows that of a WAV file.
 WRONG_LENGTH = r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)"
 BEHIND = r"(?:Unknown chunk marker \(\w+\)|Have 0 marker) at position (\d+)(?:\. Exiting| \()"

@@ -216,6 +216,14 @@ def test_sound_behind_what_a_wav_file_declares_is_named_where_the_package_warns(
     assert "it has 1.00 of the 2.00 s" in capsys.readouterr().err and "1.00 s of the 2.00 s" in caplog.text
 
 
+@pytest.mark.timeout(60)
+def test_long_runs_of_zeros_are_searched_once(tmp_path):
+    mp3 = encoded(CLIP, format="MP3")
+    (tmp_path / "clip").write_bytes(mp3 + bytes(2_000_000) + b"noise")
+    with pytest.raises(ValueError, match="to its end, found more"):
+        run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
+
+
 def test_files_of_several_rates_that_are_joined_are_refused(tmp_path):
     (tmp_path / "clip").write_bytes(encoded(CLIP, format="OGG") + encoded(CLIP, format="OGG", rate=8_000))
     with pytest.raises(ValueError, match="must stay at 16000 Hz"):
