@@ -1,35 +1,30 @@
 """Time and memory of HEAR in several runtimes beside the original, in one run on one thread. Prints a Markdown table.
 
-    taskset -c 0 python benchmarks/runtimes.py    # exports two models and times them: some minutes
+    taskset -c 0 python benchmarks/runtimes.py    # exports two models and times them: the first time half an hour
 
 Ratios refer to the original in the published size, which takes turns with the others. Memory is what a process of its
 own takes to load a model and to read the longest clip, above its libraries. Exported files stay in `output_dir`, and a
-further run reads them again. Needs `pip install "hear_hf[openvino]"`.
+further run reads them again. Needs `pip install "hear_hf[onnx]"`, and leaves out the runtimes that are not installed.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import report
-from contestants import CLASSIFIERS, NUM_LABELS, Contestant, extraction
+from contestants import CLASSIFIERS, NUM_LABELS
 from harness import Case, Memory, Result, Settings, Worker, result
-from hear_hf import HEARConfig, HEARFeatureExtractor, HEARForAudioClassification
+from hear_hf import HEARConfig, HEARForAudioClassification
 from hear_hf.arguments import option, parse_arguments
-from hear_hf.deployment.onnx_dtypes import calibration_files
-from hear_hf.deployment.onnx_export import export_file, exported_files
-from hear_hf.deployment.onnx_graph import to_onnx
-from hear_hf.deployment.onnx_session import Runner, model_inputs, runner
-from hear_hf.deployment.openvino_export import export_ir
-from hear_hf.deployment.openvino_session import exported_irs, ir_runner
 from hear_hf.exports import load_classifier
+from runtime_contestants import RUNTIMES, Library
 
 PUBLISHED = "published size"  # with random weights, which are as fast as others
 
@@ -42,8 +37,8 @@ class RuntimesArguments:
         default_factory=lambda: [PUBLISHED, "checkpoints/hear-tiny"],
         help=f"Classifiers to time: folders, or `{PUBLISHED}` with random weights.",
     )
-    runtimes: list[str] | None = option(
-        default=None, help="Time these alone, by their names in `RUNTIMES`; all by default."
+    runtimes: list[str] = option(
+        default_factory=lambda: [*RUNTIMES], metadata={"choices": [*RUNTIMES]}, help="Time these alone."
     )
     calibration_data: str = option(default="examples/sounds", help="Measure OpenVINO's integers on this folder.")
     seconds: list[float] = option(default_factory=lambda: [1, 10], help="Lengths of the clips.")
@@ -55,64 +50,6 @@ class RuntimesArguments:
     output_dir: str = option(default="runs/runtimes", help="Where exported files and results go.")
 
 
-@dataclass
-class Ready(Contestant):
-    """A contestant whose type is chosen already."""
-
-    def to(self, device: str, dtype: torch.dtype) -> "Ready":
-        return self
-
-
-class Exported(nn.Module):
-    """An exported file in the place of a model; `open_file` is given the number of samples of a clip."""
-
-    def __init__(self, open_file: Callable[[int], Runner]):
-        super().__init__()
-        self.open_file = cache(open_file)
-
-    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        inputs = model_inputs(input_values.numpy(), attention_mask.numpy())
-        return torch.from_numpy(self.open_file(input_values.shape[1])(inputs))
-
-
-def pytorch(dtype: torch.dtype, folder: Path) -> nn.Module:
-    return HEARForAudioClassification.from_pretrained(folder / "model", dtype=dtype)
-
-
-def onnx(dtype: str, folder: Path) -> nn.Module:
-    run = runner(exported_files(folder)[dtype])
-    return Exported(lambda num_samples: run)
-
-
-def openvino(dtype: str, folder: Path) -> nn.Module:
-    run = ir_runner(exported_irs(folder)[dtype])
-    return Exported(lambda num_samples: run)
-
-
-def openvino_of_one_length(dtype: str, folder: Path) -> nn.Module:
-    return Exported(partial(ir_runner, exported_irs(folder)[dtype]))
-
-
-# By name: what it is called in the table, and what loads it from a folder that `prepare` filled.
-RUNTIMES: dict[str, tuple[str, Callable[[Path], nn.Module]]] = {
-    "pytorch": ("PyTorch float32", partial(pytorch, torch.float32)),
-    "pytorch_bfloat16": ("PyTorch bfloat16", partial(pytorch, torch.bfloat16)),
-    "onnx": ("ONNX Runtime float32", partial(onnx, "float32")),
-    "onnx_int8": ("ONNX Runtime int8", partial(onnx, "int8")),
-    "openvino": ("OpenVINO float32", partial(openvino, "float32")),
-    "openvino_default": ("OpenVINO float16 (bfloat16 on this CPU)", partial(openvino, "float16")),
-    "openvino_int8": ("OpenVINO int8", partial(openvino, "int8")),
-    "openvino_fixed": ("OpenVINO float32, one length", partial(openvino_of_one_length, "float32")),
-    "openvino_default_fixed": ("OpenVINO float16, one length", partial(openvino_of_one_length, "float16")),
-    "openvino_int8_fixed": ("OpenVINO int8, one length", partial(openvino_of_one_length, "int8")),
-}
-
-
-def contestant(load: Callable[[Path], nn.Module], folder: Path) -> Contestant:
-    torch.set_num_threads(1)  # before a file is opened, which is then run on as many
-    return Ready(load(folder), extraction(HEARFeatureExtractor()))
-
-
 @dataclass(frozen=True)
 class RuntimesSettings(Settings):
     """What holds for one model."""
@@ -121,27 +58,33 @@ class RuntimesSettings(Settings):
 
     @property
     def contestants(self) -> dict:
-        runtimes = {name: (label, partial(contestant, load, self.folder)) for name, (label, load) in RUNTIMES.items()}
-        return {"original": CLASSIFIERS["original"]} | runtimes
+        loads = {name: (each.label, partial(each.contestant, self.folder)) for name, each in RUNTIMES.items()}
+        return {"original": CLASSIFIERS["original"]} | loads
 
 
-def prepare(name: str, calibration_data: str, folder: Path) -> None:
+def installed(names: list[str]) -> list[str]:
+    """Those runtimes whose library is installed; says what installs the others."""
+    for library in dict.fromkeys(RUNTIMES[name].library for name in names):
+        if not library.is_installed():
+            labels = (RUNTIMES[name].label for name in names if RUNTIMES[name].library == library)
+            print(f'Left out: {"; ".join(labels)}. They need: pip install "{library.install}"')
+    return [name for name in names if RUNTIMES[name].library.is_installed()]
+
+
+def prepare(name: str, libraries: list[Library], folder: Path, args: RuntimesArguments) -> None:
     """Saves a model and exports it into a folder, unless that was done."""
     if not (folder / "model").exists():
-        if name == PUBLISHED:
-            torch.manual_seed(0)
-            model = HEARForAudioClassification(HEARConfig(num_labels=NUM_LABELS))
-        else:
-            model = load_classifier(name)
+        torch.manual_seed(0)
+        published = HEARConfig(num_labels=NUM_LABELS)
+        model = HEARForAudioClassification(published) if name == PUBLISHED else load_classifier(name)
         model.save_pretrained(folder / "model")
-    model = load_classifier(str(folder / "model"))
-    missing = {"float32", "int8"} - {*exported_files(folder)}, {"float32", "float16", "int8"} - {*exported_irs(folder)}
-    if any(missing):
-        graph, clips = to_onnx(model), calibration_files(calibration_data)
-        for dtype in missing[0]:
-            export_file(graph, dtype, model, folder)
-        for dtype in missing[1]:
-            export_ir(graph, dtype, model, folder, clips)
+    for library in libraries:
+        if library.export:  # in a process of its own, for together some crash
+            in_a_process(export, library, folder, args)
+
+
+def export(library: Library, folder: Path, args: RuntimesArguments) -> None:
+    library.export(load_classifier(str(folder / "model")), folder, args.seconds, args.calibration_data)
 
 
 def take_turns(names: list[str], case: Case, settings: RuntimesSettings) -> list[Result]:
@@ -157,9 +100,8 @@ def take_turns(names: list[str], case: Case, settings: RuntimesSettings) -> list
 
 def memory_of(name: str, settings: RuntimesSettings, seconds: float) -> float | None:
     """MiB to load a model and to read a clip, in a process that loads nothing else; `None` where it cannot be told."""
-    import onnxruntime  # noqa: F401
-    import openvino  # noqa: F401
-
+    if name in RUNTIMES:
+        import_module(RUNTIMES[name].library.modules[0])
     clips = Case(1, (seconds,)).clips()
     memory = Memory("cpu")
     loaded = settings.contestants[name][1]()
@@ -184,41 +126,43 @@ def markdown(found: dict[str, dict], seconds: list[float]) -> str:
             by_case = {(result.model, result.case): 1000 * result.seconds_min for result in one["results"]}
             for case in (f"{s:g} s" for s in seconds):
                 value = by_case[runtime, case]
-                cells.append(f"{value:.3g} ({value / by_case['original', case]:.3f})")
+                cells.append(f"{value:.3g} ({value / by_case['original', case]:.2f})")
             mib = one["mib"][runtime]
             cells.append("" if mib is None else f"{mib:.0f}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def description() -> str:
+def description(libraries: list[Library]) -> str:
     """One line: what was measured, where and when."""
     hardware = report.machine("cpu")
-    others = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "openvino"))
+    packages = (library.modules[0].partition(".")[0] for library in libraries if library.export)
+    others = ", ".join(f"{package} {version(package)}" for package in packages)
     return f"One thread of {hardware['cpu']} with {hardware['instructions']}; {others}, {report.software_and_date()}."
 
 
 def main(argv: list[str] | None = None) -> None:
     (args,) = parse_arguments((RuntimesArguments,), argv, __doc__)
-    names = ["original", *(args.runtimes or RUNTIMES)]
+    runtimes = installed(args.runtimes)
+    names, libraries = ["original", *runtimes], list(dict.fromkeys(RUNTIMES[name].library for name in runtimes))
     folders = {name: Path(args.output_dir, Path(name).name.replace(" ", "_")) for name in args.models}
     for name, folder in folders.items():
         print(f"Preparing {name} ...", flush=True)
-        prepare(name, args.calibration_data, folder)
+        prepare(name, libraries, folder, args)
 
     found: dict[str, dict] = {}
     cases = [Case(1, (seconds,)) for seconds in args.seconds]
-    for folder in folders.values():
+    for name, folder in folders.items():
         settings = RuntimesSettings(
             turn_seconds=args.turn_seconds, rounds=args.rounds, folder=folder, cpu_time=args.cpu_time
         )
         results = [each for case in cases for each in take_turns(names, case, settings)]
         times = (f"{each.model} {1000 * each.seconds_min:.3g} ms" for each in results)
-        print(f"{folder.name}: {', '.join(times)}", flush=True)
+        print(f"{name}: {', '.join(times)}", flush=True)
         mib = {runtime: in_a_process(memory_of, runtime, settings, max(args.seconds)) for runtime in names}
-        found[folder.name] = {"results": results, "mib": mib}
+        found[Path(name).name] = {"results": results, "mib": mib}
 
-    text = f"{description()}\n\n{markdown(found, args.seconds)}"
+    text = f"{description(libraries)}\n\n{markdown(found, args.seconds)}"
     record = {
         name: {"mib": one["mib"], "results": [asdict(each) for each in one["results"]]} for name, one in found.items()
     }

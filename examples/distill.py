@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     else:
         teachers = load_teachers(teacher_args, config.sampling_rate, training_args.device)
     check_frame_labels(model_args, first_labelled(teachers))
-    train, validation = load_clips(config, data_args, training_args)
+    train, validation = load_clips(config, data_args, training_args, random_speed=mixture_args.random_speed)
     for clips in (train, validation):
         use_labels(clips, first_labelled(teachers))
     measure(teachers, train, training_args.num_statistics_clips, training_args.resume_from_checkpoint)

@@ -16,7 +16,8 @@ from pathlib import Path
 from hear_hf.arguments import command_parser
 from hear_hf.classifiers import loading
 from hear_hf.exports import Classifier, load_classifier
-from hear_hf.mobile.executorch_export import MobileArguments, export_program, measure_pytorch, program_path
+from hear_hf.mobile.executorch_export import MobileArguments, export_program, measure_pytorch
+from hear_hf.mobile.executorch_session import program_path
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,10 +1,10 @@
-r"""Scores the files of export_onnx.py beside PyTorch on labelled audio: what do the smaller types lose, and gain?
+r"""Scores exported files beside PyTorch on labelled audio: what do the smaller types lose, and gain?
 
     python examples/score_onnx.py --model_name_or_path runs/mine --onnx_dir runs/mine_onnx \
         --train_file train.csv --test_file test.csv
 
-Clips are taken one by one, as a device would, from the test split, or without one from the validation split.
-Needs `pip install "hear_hf[onnx]"`.
+Clips are taken one by one, as a device would, from the test split, or without one from the validation split. Programs
+of ExecuTorch read one length: shorter clips are repeated, longer ones cut. Needs `pip install "hear_hf[onnx]"`.
 """
 
 import torch

@@ -18,6 +18,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import get_worker_info
 
 from ..spectrogram_hear import num_encoder_frames
+from .augmentation import at_speed
 from .balance import SourceBalance
 from .decoded_cache import DecodedCache, as_float
 from .decoding import read_duration
@@ -49,6 +50,8 @@ class ClipReader:
             Crops start at a multiple of this, a multiple of 20 ms where there are codes; 20 ms by default.
         teacher (`TeacherFeatures`, *optional*): How to read the column `teacher_hidden_states`.
         cache (`DecodedCache`, *optional*): Where clips may lie decoded, at the same rate.
+        random_speed (`float`, *optional*, defaults to 0):
+            Play each crop faster or slower by up to this share, which neither codes nor stored outputs follow.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ClipReader:
         teacher: TeacherFeatures | None = None,
         cache: DecodedCache | None = None,
         min_crop_seconds: float | None = None,
+        random_speed: float = 0.0,
     ):
         if max_length_seconds is not None and max_length_seconds < min_length_seconds:
             raise ValueError(
@@ -76,6 +80,7 @@ class ClipReader:
             )
         self.min_length_seconds, self.min_crop_seconds = min_length_seconds, min_crop_seconds
         self.align_samples = align_samples or 2 * self.hop_length
+        self.random_speed = random_speed
         self.seed, self.teacher, self.cache = seed, teacher, cache
         self.label2id: dict[str, int] = {}
 
@@ -106,8 +111,11 @@ class ClipReader:
         again = [listing, turn] if turn else [listing] if listing else []  # listed or drawn again is cropped anew
         rng = np.random.default_rng([self.seed, epoch, _identity(audio, samples), *again])
         example: dict[str, Any] = {"seed": int(rng.integers(2**31))}
-        start, stop = self._crop(len(samples), rng)
+        speed = (1 + self.random_speed) ** rng.uniform(-1, 1) if self.random_speed else 1.0
+        start, stop = self._crop(len(samples), rng, speed)
         example["input_values"] = as_float(samples[start:stop])  # of a cached clip no more than this is converted
+        if self.random_speed:
+            example["input_values"] = at_speed(example["input_values"], self.sampling_rate, speed)[: self.max_samples]
         num_frames = num_encoder_frames(stop - start, self.hop_length)
         if self.teacher is not None:
             values = row.get(TEACHER_COLUMN)
@@ -134,11 +142,12 @@ class ClipReader:
             raise UnusableClip("it is silent")
         return samples
 
-    def _crop(self, num_samples: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Where a crop of a clip of this length starts and stops."""
+    def _crop(self, num_samples: int, rng: np.random.Generator, speed: float) -> tuple[int, int]:
+        """Where a crop of a clip of this length, to be played at a speed, starts and stops."""
         length = self.max_samples
         if length is not None and self.min_crop_seconds is not None:
             length = round(rng.uniform(self.min_crop_seconds * self.sampling_rate, length))
+        length = None if length is None else round(length * speed)
         if length is None or num_samples <= length:
             return 0, num_samples
         num_starts = (num_samples - length) // self.align_samples + 1

@@ -23,6 +23,10 @@ class MixtureArguments:
         help="Shift each training clip in time by up to this much, either way; what leaves at one end enters at the "
         "other.",
     )
+    random_speed: float = option(
+        default=0.0,
+        help="Play each training clip faster or slower, and so higher or lower, by up to this share.",
+    )
     centre_seconds: float = option(
         default=0.0,
         help="Let the teachers hear each clip shorter than this in the middle of so much silence, without which some "
@@ -39,7 +43,7 @@ class MixtureArguments:
     def __post_init__(self):
         if not 0 <= self.mixture_share <= 1:
             raise ValueError(f"`mixture_share` must be between 0 and 1, found: {self.mixture_share}")
-        for name in ("random_shift_seconds", "centre_seconds", "random_gain_db", "mixture_range_db"):
+        for name in ("random_shift_seconds", "random_speed", "centre_seconds", "random_gain_db", "mixture_range_db"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, found: {getattr(self, name)}")
 

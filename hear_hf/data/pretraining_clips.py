@@ -21,6 +21,7 @@ def load_pretraining_clips(
     rank: int = 0,
     world_size: int = 1,
     teacher_args: TeacherStatesArguments | None = None,
+    random_speed: float = 0.0,
 ) -> tuple[PretrainingClips | StreamedClips, PretrainingClips | None]:
     """
     Loads the clips that `data_args` names, ready for a DataLoader.
@@ -33,6 +34,7 @@ def load_pretraining_clips(
         rank (`int`, *optional*, defaults to 0), world_size (`int`, *optional*, defaults to 1):
             This process and their number; only a stream needs them.
         teacher_args (`TeacherStatesArguments`, *optional*): Which stored states of a teacher to read; none by default.
+        random_speed (`float`, *optional*, defaults to 0): Play training clips faster or slower by up to this share.
 
     Returns:
         The training clips, and the validation clips or `None`. Their `teacher` is `None` without stored states.
@@ -51,7 +53,7 @@ def load_pretraining_clips(
     cache = None if data_args.decoded_cache is None else DecodedCache(data_args.decoded_cache, sampling_rate)
     shortest = data_args.min_length_seconds
     make_reader = partial(ClipReader, sampling_rate, length, shortest, seed, teacher=teacher, cache=cache)
-    reader = make_reader(min_crop_seconds=data_args.min_crop_seconds)
+    reader = make_reader(min_crop_seconds=data_args.min_crop_seconds, random_speed=random_speed)
     max_share = data_args.max_unusable_share
     clips: PretrainingClips | StreamedClips
     if isinstance(train, IterableDataset):

@@ -3,30 +3,27 @@
 A clip depends on the seed, its number, and the synthesizers installed, not on how many processes make it.
 """
 
-import math
 import shutil
 import subprocess
 from dataclasses import dataclass
-from itertools import count
-from typing import Literal
 
 import numpy as np
 import soxr
-from tqdm.auto import tqdm
 
 from ..arguments import option
-from .clip_tables import ClipTable, encode_clip
 from .synthesizers import ESpeakNG, Flite
+from .synthetic_clips import (
+    SAMPLING_RATE,
+    SyntheticClip,
+    SyntheticClipsArguments,
+    synthetic_clip,
+    trim,
+    write_synthetic_clips,
+)
 from .vocabulary import COMMANDS, COMMON_WORDS, DIGITS, WORDS_BY_LANGUAGE
-from .workers import map_in_order
 
-SAMPLING_RATE = 16_000
-CHUNK = 16  # clips given to a process at a time
 MAX_TRIES = 20  # of other voices and words: a few voices of eSpeak NG cannot speak some or all of them
 MIN_SECONDS = 0.1
-MIN_PEAK = 1e-3  # of full scale; what stays below is taken for silence
-MAX_PAUSE_SECONDS = 0.3  # before the words, and behind them
-PEAKS = (0.05, 0.95)  # of full scale, any between them
 LICENCES = {
     "eSpeak NG": "no rights claimed; made with a GPL-3.0-or-later program",
     "Flite": "no rights claimed; made with a BSD-like program",
@@ -34,15 +31,10 @@ LICENCES = {
 
 
 @dataclass
-class SpokenWordsArguments:
+class SpokenWordsArguments(SyntheticClipsArguments):
     """How much to have spoken, by which programs, and where to write it."""
 
     output_file: str = option(default="words.parquet", help="Write the clips into this parquet file.")
-    hours: float = option(default=10.0, help="Make this many hours of clips.")
-    audio_format: Literal["opus", "flac"] = option(
-        default="opus", help="Encode in this format; FLAC is faster and takes four times the room."
-    )
-    seed: int = option(default=0, help="Draw from this seed what is said and how.")
     english_share: float = option(default=0.6, help="Make this share of the clips English.")
     flite_share: float = option(
         default=0.2, help="Have this share of the English clips spoken by Flite, where it is installed."
@@ -50,27 +42,12 @@ class SpokenWordsArguments:
     reverberant_share: float = option(default=0.3, help="Put this share of the clips into a synthetic room.")
     espeak_ng: str = option(default="espeak-ng", help="Call this program of eSpeak NG, by name or path.")
     flite: str = option(default="flite", help="Call this program of Flite, by name or path.")
-    num_proc: int = option(default=1, help="Speak in this many processes.")
 
     def __post_init__(self):
-        if not self.hours > 0:
-            raise ValueError(f"`hours` must be above 0, found: {self.hours}")
+        super().__post_init__()
         for name in ("english_share", "flite_share", "reverberant_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, found: {getattr(self, name)}")
-        if self.num_proc < 1:
-            raise ValueError(f"`num_proc` must be at least 1, found: {self.num_proc}")
-
-
-@dataclass
-class SpokenClip:
-    """A clip at 16 kHz, encoded, with its length in seconds, what is said, and by what."""
-
-    encoded: bytes
-    seconds: float
-    text: str
-    language: str
-    synthesizer: str
 
 
 class Speech:
@@ -91,7 +68,7 @@ class Speech:
         self.other_languages = [language for language in self.espeak.languages if not language.startswith("en")]
         self.flite = Flite(args.flite) if shutil.which(args.flite) else None
 
-    def clip(self, number: int) -> SpokenClip:
+    def clip(self, number: int) -> SyntheticClip:
         """
         The clip of a number, always the same.
 
@@ -104,13 +81,10 @@ class Speech:
         samples = soxr.resample(samples, rate * rng.uniform(0.89, 1.12), SAMPLING_RATE)
         if rng.random() < self.args.reverberant_share:
             samples = reverberate(samples, rng)
-        samples = np.pad(samples, rng.integers(0, int(MAX_PAUSE_SECONDS * SAMPLING_RATE), 2))
-        samples *= np.exp(rng.uniform(*np.log(PEAKS))) / np.abs(samples).max()
-        encoded = encode_clip(samples, SAMPLING_RATE, self.args.audio_format)
-        return SpokenClip(encoded, len(samples) / SAMPLING_RATE, *said)
+        return synthetic_clip(samples, rng, self.args.audio_format, said)
 
-    def _say_something(self, rng: np.random.Generator) -> tuple[np.ndarray, int, tuple[str, str, str]]:
-        """Samples, their rate, and the text, the language and the synthesizer."""
+    def _say_something(self, rng: np.random.Generator) -> tuple[np.ndarray, int, dict[str, str]]:
+        """Samples, their rate, and what the table says of them."""
         for _ in range(MAX_TRIES):
             language, synthesizer = self._draw_voice(rng)
             text = draw_text(language, rng)
@@ -120,7 +94,9 @@ class Speech:
                 continue
             samples = trim(samples)
             if len(samples) > MIN_SECONDS * rate:
-                return samples, rate, (text, language, synthesizer.name)
+                licence = next(text for name, text in LICENCES.items() if synthesizer.name.startswith(name))
+                said = {"source": synthesizer.name, "licence": licence, "text": text, "language": language}
+                return samples, rate, said
         raise RuntimeError(
             f"eSpeak NG must speak, found silence from {MAX_TRIES} voices in a row. Try `espeak-ng -v en hello`."
         )
@@ -147,12 +123,6 @@ def _draw_word(language: str, rng: np.random.Generator) -> str:
     if words and (language == "en" or rng.random() < 0.5):
         return str(rng.choice(words))
     return str(rng.integers(0, rng.choice([11, 101, 1001])))  # read out in every language
-
-
-def trim(samples: np.ndarray) -> np.ndarray:
-    """Cuts off silence on both sides, as much as there is."""
-    heard = np.flatnonzero(np.abs(samples) > max(MIN_PEAK, 0.002 * np.abs(samples).max(initial=0)))
-    return samples[heard[0] : heard[-1] + 1] if len(heard) else samples[:0]
 
 
 def reverberate(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -182,18 +152,4 @@ def speak_words(args: SpokenWordsArguments) -> int:
     Raises:
         `ValueError`: eSpeak NG is not installed.
     """
-    speech, wanted, seconds, num_clips = Speech(args), args.hours * 3600, 0.0, 0
-    with (
-        ClipTable(args.output_file, SAMPLING_RATE, ("source", "licence", "text", "language")) as table,
-        tqdm(total=math.ceil(wanted), desc="Speaking", unit="s") as progress,
-    ):
-        for clip in map_in_order(speech.clip, count(), args.num_proc, CHUNK):
-            licence = next(text for name, text in LICENCES.items() if clip.synthesizer.startswith(name))
-            texts = {"source": clip.synthesizer, "licence": licence, "text": clip.text, "language": clip.language}
-            table.add(clip.encoded, f"words/{num_clips:07}.{args.audio_format}", **texts)
-            num_clips, seconds = num_clips + 1, seconds + clip.seconds
-            progress.update(min(int(seconds), progress.total) - progress.n)
-            if seconds >= wanted:
-                break
-    print(f"{num_clips} clips in {args.output_file}")
-    return num_clips
+    return write_synthetic_clips(args, Speech(args).clip, ("source", "licence", "text", "language"), "Speaking")

@@ -3,7 +3,9 @@
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,8 @@ class ScoringArguments:
 
     model_name_or_path: str = option(help="Score this HEAR classifier: a folder, or a repository of the Hub.")
     onnx_dir: str = option(
-        help="Score the files that export_onnx.py and export_openvino.py wrote of it into this folder."
+        help="Score the files that export_onnx.py, export_openvino.py and export_executorch.py wrote of it into this "
+        "folder."
     )
     threads: int = option(default=1, help="Compute with this many CPU threads.")
 
@@ -52,21 +55,24 @@ def contestants(model: HEARForAudioClassification, onnx_dir: str) -> list[Contes
         onnx_dir (`str`): The folder of its exported files.
 
     Returns:
-        `list[Contestant]`: PyTorch in float32, which the others are compared with, and in bfloat16; then each file.
+        `list[Contestant]`: PyTorch in float32, which the others are compared with, and in bfloat16; then each file,
+        the programs of ExecuTorch behind PyTorch on clips of their length.
 
     Raises:
-        `ImportError`: The folder holds files for OpenVINO, which is not installed.
+        `ImportError`: The folder holds files for OpenVINO or ExecuTorch, which is not installed.
         `ValueError`: The folder holds no exported file.
     """
     exported, irs = exported_files(Path(onnx_dir)), exported_irs(Path(onnx_dir))
-    if not exported and not irs:
+    programs = sorted(Path(onnx_dir).glob("*.pte"))
+    if not exported and not irs and not programs:
         earlier = earlier_files(Path(onnx_dir)) or "Export first."
-        commands = "export_onnx.py or export_openvino.py"
+        commands = "export_onnx.py, export_openvino.py or export_executorch.py"
         raise ValueError(f"`onnx_dir` must hold files of {commands}, found none in {onnx_dir}. {earlier}")
     return [
         *(pytorch_contestant(model, dtype) for dtype in (torch.float32, torch.bfloat16)),
         *(file_contestant(f"ONNX {dtype}", runner(path), path.stat().st_size) for dtype, path in exported.items()),
         *(file_contestant(f"OpenVINO {dtype}", ir_runner(path), num_bytes(path)) for dtype, path in irs.items()),
+        *(program_contestants(programs, model) if programs else []),
     ]
 
 
@@ -86,6 +92,32 @@ def pytorch_contestant(model: HEARForAudioClassification, dtype: torch.dtype) ->
 def file_contestant(name: str, run: Runner, num_bytes: int) -> Contestant:
     """An exported file."""
     return Contestant(name, lambda clip: run(model_inputs(clip)), num_bytes / 2**20)
+
+
+def program_contestants(paths: list[Path], model: HEARForAudioClassification) -> list[Contestant]:
+    """ExecuTorch's programs, which read clips of one length: shorter ones are repeated, longer ones cut.
+
+    PyTorch on the same clips comes ahead of the programs of each length.
+    """
+    from ..mobile.executorch_session import num_samples_of, open_program  # needs an extra
+
+    found = []
+    for num_samples, programs in groupby(sorted(paths, key=num_samples_of), num_samples_of):
+        float32, seconds = pytorch_contestant(model, torch.float32), num_samples / model.config.sampling_rate
+        found.append(of_length(num_samples, replace(float32, name=f"{float32.name}, clips of {seconds:g} s")))
+        for path in programs:
+            logits, mib = partial(run_program, open_program(path)), path.stat().st_size / 2**20
+            found.append(of_length(num_samples, Contestant(f"ExecuTorch {path.stem}", logits, mib)))
+    return found
+
+
+def run_program(program: Callable[[torch.Tensor], torch.Tensor], clip: np.ndarray) -> np.ndarray:
+    return program(torch.from_numpy(clip)).numpy()
+
+
+def of_length(num_samples: int, contestant: Contestant) -> Contestant:
+    """A contestant that gets all clips in one length."""
+    return replace(contestant, logits=lambda clip: contestant.logits(np.resize(clip, (1, num_samples))))
 
 
 def check_labels(model: HEARForAudioClassification, clips: Dataset) -> None:

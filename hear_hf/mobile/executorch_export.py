@@ -14,7 +14,6 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     get_symmetric_quantization_config,
 )
 from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
-from executorch.runtime import Runtime
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 import hear_hf
@@ -22,6 +21,7 @@ import hear_hf
 from ..arguments import option
 from ..exports import Classifier, label_names, milliseconds
 from ..static_graph import StaticClassifier, check_length
+from .executorch_session import open_program, program_path
 
 DTYPES = ("float32", "int8")
 # Largest difference of a logit from PyTorch's, in units of the largest logit, or of 1 where all are smaller.
@@ -58,11 +58,6 @@ def measure_pytorch(model: Classifier, seconds: float) -> Measurement:
     clip = noise(num_samples, seed=0)
     mib = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
     return Measurement(mib, milliseconds(lambda: model(clip)))
-
-
-def program_path(folder: Path, seconds: float, dtype: str) -> Path:
-    """Where the program for clips of this length goes; a JSON file of its name has what a device must know."""
-    return folder / f"model_{seconds:g}s{'' if dtype == 'float32' else f'_{dtype}'}.pte"
 
 
 def export_program(model: Classifier, seconds: float, dtype: str, folder: Path) -> Measurement:
@@ -122,12 +117,6 @@ def quantised(exported: torch.export.ExportedProgram, clip: torch.Tensor) -> tor
     prepared = prepare_pt2e(graph, quantizer)
     prepared(clip)
     return torch.export.export(convert_pt2e(prepared), (clip,), strict=False)
-
-
-def open_program(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that runs a program: clip (1, num_samples) -> logits, of a model of frames those of the frames."""
-    method = Runtime.get().load_program(path).load_method("forward")
-    return lambda clip: method.execute([clip])[0]
 
 
 @torch.no_grad()

@@ -239,11 +239,11 @@ class DistillationTrainer(PretrainingTrainer):
         super().__init__(wrapped, *args, **kwargs)
         self.distillation_model, self.student = model, model.student
         self.teachers, self.mixture_args, self.probe = teachers, mixture_args, probe
-        unheard = ("mixture_share", "random_shift_seconds", "centre_seconds")
+        unheard = ("mixture_share", "random_shift_seconds", "random_speed", "centre_seconds")
         if isinstance(teachers[0], StoredTeacher) and any(getattr(mixture_args, name) for name in unheard):
             raise ValueError(
-                "`stored_teachers` must come without mixtures, shifts and silence, which the teachers did not hear, "
-                f"found {', '.join(f'{name}={getattr(mixture_args, name)}' for name in unheard)}. Give "
+                "`stored_teachers` must come without mixtures, shifts, other speeds and silence, which the teachers "
+                f"did not hear, found {', '.join(f'{name}={getattr(mixture_args, name)}' for name in unheard)}. Give "
                 f"{' '.join(f'--{name} 0' for name in unheard)}."
             )
         if probe is not None and self.eval_dataset is None:

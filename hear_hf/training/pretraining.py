@@ -254,6 +254,7 @@ def load_clips(
     data_args: PretrainingDataArguments,
     training_args: PretrainingArguments,
     teacher_args: TeacherStatesArguments | None = None,
+    random_speed: float = 0.0,
 ) -> tuple[PretrainingClips | StreamedClips, PretrainingClips | None]:
     """Loads training and validation clips for a model of this configuration; of a stream, those of this process."""
     with training_args.main_process_first(desc="loading the clips"):
@@ -265,6 +266,7 @@ def load_clips(
             training_args.process_index,
             training_args.world_size,
             teacher_args,
+            random_speed,
         )
     training_args.check_length(train)
     if validation is None:

@@ -10,7 +10,8 @@ import soundfile
 
 import free_sounds
 from hear_hf.data import spoken_words
-from hear_hf.data.spoken_words import SpokenWordsArguments, draw_text, reverberate, speak_words, trim
+from hear_hf.data.spoken_words import SpokenWordsArguments, draw_text, reverberate, speak_words
+from hear_hf.data.synthetic_clips import trim
 from hear_hf.data.vocabulary import COMMANDS, COMMON_WORDS, DIGITS, WORDS_BY_LANGUAGE
 from helpers import write_tone
 
@@ -82,7 +83,7 @@ def test_espeak_speaks_several_languages_most_often_english(spoken):
 def test_espeak_says_the_same_again_under_the_same_seed(spoken):
     clip = spoken_words.Speech(SpokenWordsArguments(flite="no-flite")).clip(3)
     again, _ = soundfile.read(io.BytesIO(clip.encoded), dtype="float32")
-    assert clip.text == spoken[3]["text"] and np.array_equal(again, decode(spoken[3])[0])
+    assert clip.texts["text"] == spoken[3]["text"] and np.array_equal(again, decode(spoken[3])[0])
 
 
 def test_the_table_holds_at_least_the_hours_asked_for(args):

@@ -256,6 +256,21 @@ def test_crops_of_random_length_are_for_training_alone(tmp_path):
         load(0.5, train_file=[path], min_crop_seconds=2.0)
 
 
+def test_crops_at_another_speed_last_as_long_and_have_another_pitch(tmp_path):
+    time = np.arange(2 * RATE) / RATE
+    tone = (0.3 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)
+    path = write_shard(tmp_path / "clips.parquet", [tone])
+    args = PretrainingDataArguments(train_file=[path], validation_share=0)
+    clips, _ = load_pretraining_clips(args, RATE, 0.5, random_speed=0.5)
+    pitches = []
+    for epoch in range(12):
+        clips.set_epoch(epoch)
+        crop = clips[0]["input_values"]
+        assert 0.49 < len(crop) / RATE <= 0.5
+        pitches.append(np.abs(np.fft.rfft(crop, RATE)).argmax())
+    assert 1000 / 1.5 - 2 <= min(pitches) < 900 and 1100 < max(pitches) <= 1502
+
+
 def test_an_item_depends_on_seed_epoch_and_clip_alone(tmp_path):
     clips = clips_of(tmp_path)
     expected = [clips[i] for i in range(6)]

@@ -10,7 +10,7 @@ pytest.importorskip("onnxscript", reason="the scoring needs `pip install hear_hf
 
 import score_onnx
 from hear_hf import HEARForAudioClassification
-from hear_hf.deployment.onnx_scoring import Contestant, pytorch_contestant
+from hear_hf.deployment.onnx_scoring import Contestant, of_length, pytorch_contestant
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,25 @@ def test_each_type_is_scored_on_the_test_clips(tables, capsys):
     assert [row["accuracy"] for row in float32] == ["87.5", "87.5"]
     assert [row["as float32"] for row in float32] == ["100.0", "100.0"]
     assert float(rows[1]["MiB"]) < float(rows[0]["MiB"]) and float(rows[4]["MiB"]) < float(rows[2]["MiB"])
+
+
+def test_a_program_is_scored_beside_pytorch_on_clips_of_its_length(tables, model, tmp_path, capsys):
+    pytest.importorskip("executorch", reason="it needs `pip install hear_hf[executorch]`")
+    from hear_hf.mobile.executorch_export import export_program
+
+    program = export_program(model, 0.5, "float32", tmp_path)
+    score_onnx.main(arguments(tables) + ["--onnx_dir", str(tmp_path)])
+    rows = rows_of(capsys.readouterr().out)
+    assert [row[""] for row in rows[2:]] == ["PyTorch float32, clips of 0.5 s", "ExecuTorch model_0.5s"]
+    assert rows[3]["MiB"] == f"{program.mib:.1f}"
+    for column in ("accuracy", "macro_f1", "as float32"):
+        assert rows[2][column] == rows[3][column]
+
+
+@pytest.mark.parametrize(("length", "expected"), [(2, [1, 2]), (3, [1, 2, 3]), (7, [1, 2, 3, 1, 2, 3, 1])])
+def test_a_clip_is_repeated_or_cut_to_a_length(length, expected):
+    contestant = of_length(length, Contestant("clip", lambda clip: clip, 0.0))
+    np.testing.assert_array_equal(contestant.logits(np.array([[1, 2, 3]])), [expected])
 
 
 def test_a_clip_that_a_type_labels_otherwise_is_counted(tables, model, monkeypatch, capsys):

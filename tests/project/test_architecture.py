@@ -13,8 +13,8 @@ ARROWS = {
     "data": set(),
     "evaluation": {"data"},
     "sharing": {"data", "evaluation"},
-    "deployment": {"data", "evaluation"},
     "mobile": set(),
+    "deployment": {"data", "evaluation", "mobile"},
     "training": {"data", "evaluation", "sharing"},
 }
 

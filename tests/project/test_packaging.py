@@ -36,24 +36,23 @@ DEVICE = ROOT / "examples" / "run_onnx.py"  # runs where hear_hf is not installe
 TFLITE = ROOT / "conversion" / "tflite_file.py"
 TFLITE_TESTS = ROOT / "tests" / "tflite_files.py"  # imported only where `tflite` is installed
 PAGE = ROOT / "examples" / "web" / "build_page.py"
-RUNTIMES = ROOT / "benchmarks" / "runtimes.py"
+RUNTIMES = {ROOT / "benchmarks" / name for name in ("runtimes.py", "runtime_contestants.py")}
 SCRIPTS = {  # by the extra that is enough to run them
     "": {*ROOT.glob("hear_hf/*.py"), *ROOT.glob("conversion/**/*.py")} - {TFLITE},
     "conversion": {TFLITE},
     **{extra: {*ROOT.glob(f"hear_hf/{package}/*.py")} for extra, package in SUB_PACKAGES.items()},
-    "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE, RUNTIMES},
-    "openvino": {RUNTIMES},
+    "demo": {*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")} - {DEVICE} - RUNTIMES,
     "space": {*ROOT.glob("examples/space/**/*.py")},
     "test": {*ROOT.glob("tests/**/*.py")} - {*ROOT.glob("tests/peer/*.py"), TFLITE_TESTS},
 }
-SCRIPTS["onnx"].add(PAGE)
+SCRIPTS["onnx"] |= {PAGE, *RUNTIMES}
 OUR_MODULES = {"hear_hf", "teacher_models", "audio", DEVICE.stem, TFLITE_TESTS.stem} | {
     path.stem for paths in SCRIPTS.values() for path in paths if path.relative_to(ROOT).parts[0] != "hear_hf"
 }
-# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters, a cluster and
-# OpenVINO, which say so themselves; and for a faster search, which goes without.
+# For the microphone, formats that soundfile cannot read, spoken digits, metrics of events, adapters, a cluster,
+# OpenVINO and LiteRT, which say so themselves; and for a faster search, which goes without.
 OPTIONAL = {"sounddevice", "torchcodec", "espeakng_loader", "sed_scores_eval", "ray", "faiss", "peft"}
-OPTIONAL |= {"openvino", "nncf"}
+OPTIONAL |= {"openvino", "nncf", "litert_torch", "ai_edge_litert"}
 
 
 @pytest.fixture(scope="module")
