@@ -131,7 +131,7 @@ def _without_lead(file: Source) -> Source:
 
 def _head_at(file: Source, place: int) -> bytes:
     file.seek(place)
-    return file.read(16)
+    return file.read(24)
 
 
 def _zero_bytes(file: Source, place: int) -> int:
@@ -147,8 +147,8 @@ def _zero_bytes(file: Source, place: int) -> int:
 
 def _tag_bytes(head: bytes) -> int:
     """The length of the ID3 or APE tag with this head; 0 where there is none."""
-    if head[:8] == b"APETAGEX":
-        return 32 + int.from_bytes(head[12:], "little")
+    if head[:8] == b"APETAGEX" and len(head) == 24:  # at the head of a tag or, without a bit of these, at its foot
+        return 32 + (int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 0)
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
