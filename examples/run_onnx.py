@@ -9,7 +9,6 @@ soxr for files at another rate than the model's.
 import io
 import json
 import re
-import struct
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,14 +18,13 @@ import numpy as np
 import soundfile
 
 MAX_PEAK, MAX_DECODED = 16, 2**29  # of a sample, and numbers in all channels, or at the model's rate
-BLOCK_FRAMES = 1152  # as an MPEG frame: a larger block may decode further than it returns
-MAX_UNREAD_BYTES = {"MP3": 4096, "OGG": 0, "FLAC": 0}  # behind the audio: tags, and what pads the last frames
-# Where one of several files that are joined begins: an MP3 file, a link of Ogg, a FLAC file.
-START = re.compile(
-    rb"\xff[\xe2-\xff][\x10-\xef].(?:.{9}|.{17}|.{32})(?:Xing|Info)|OggS\0\x02|fLaC[\0\x80]\0\0\x22", re.DOTALL
-)
-# libsndfile's note of a declared length that is not the file's.
-WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
+# Where one of several joined files begins: an MP3 file that says its length, a link of Ogg, a FLAC file.
+INFO = rb"(?s)\xff[\xe2-\xff][\x10-\xef].(?:..)?(?:.{9}|.{17}|.{32})(?:Xing|Info)\0{3}[\1\3\5\7\t\v\r\x0f]"
+START = re.compile(INFO + rb"|OggS\0\x02|fLaC[\0\x80]\0\0\x22")
+TAG = rb"(?s)ID3[\2-\4]..([\0-\x7f]{4})|APETAGEX.{4}(.{4}).{7}[ \xa0].{8}|(?:TAG.{125}|(?<!\0)\0{1500,})(?=ID3|\Z)"
+# libsndfile's notes of a declared length that is not the file's, and of where sound follows that of a WAV file.
+WRONG_LENGTH = r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)"
+BEHIND = r"(?:Unknown chunk marker \(\w+\)|Have 0 marker) at position (\d+)(?:\. Exiting| \()"
 
 
 class ForwardFile(soundfile.SoundFile):
@@ -36,68 +34,81 @@ class ForwardFile(soundfile.SoundFile):
         return False
 
 
+class EndlessBytes(io.BytesIO):
+    """Bytes that seem to end far away, so that libsndfile estimates no length from their number."""
+
+    def tell(self) -> int:
+        return super().tell() + 2**42 * (super().tell() == len(self.getbuffer()))
+
+
 def check(holds: bool, must: str, found: object) -> None:
     if not holds:
         raise ValueError(f"it must {must}, found {found}")
 
 
+def untagged(content: bytes, anywhere: bool) -> bytes:
+    """The content without ID3 and APE tags, which say how long they are, at its start or anywhere; and final zeros."""
+    pieces, place, pattern = [], 0, re.compile(TAG)
+    while tag := (pattern.search if anywhere else pattern.match)(content, place):
+        pieces.append(content[place : tag.start()])
+        id3, ape = tag.groups(b"")
+        place = tag.end() + sum(byte << 7 * i for i, byte in enumerate(id3[::-1])) + int.from_bytes(ape, "little")
+    return b"".join([*pieces, content[place:]])
+
+
 def mended(content: bytes) -> bytes:
     """The content of a file, with the length that a crashed recorder of WAV or AU files never wrote."""
-    if content[:4] == b".snd" and content[8:12] == bytes(4):
+    if content[:4] in (b".snd", b"dns.") and content[8:12] == bytes(4):
         return content[:8] + b"\xff" * 4 + content[12:]
-    place = 12
-    while content[:4] == b"RIFF" and place + 8 < len(content):
-        name, length = struct.unpack_from("<4sI", content, place)
-        place += 8 + length + length % 2
-        if name == b"data" and length == 0 and not content[place : place + 4].strip().isalnum():  # no other chunk
-            size = struct.pack("<I", len(content) - place)
-            return content[:4] + size + content[8 : place - 4] + size + content[place:]
-    return content
+    place = content.find(b"data" + bytes(4)) + 8
+    if content[:4] != b"RIFF" or place < 12 or content[place : place + 4].strip().isalnum():  # another chunk
+        return content
+    size = (len(content) - place).to_bytes(4, "little")
+    return content[:4] + size + content[8 : place - 4] + size + content[place:]
 
 
-def declared_frames(audio: soundfile.SoundFile, num_frames: int, content: bytes) -> float:
-    """How many frames a file of so many declares; 0 where that is not known."""
-    if audio.format == "MP3":
-        return audio.frames if re.search(b"Xing|Info", content) else 0
-    declared, held = map(int, (WRONG_LENGTH.findall(audio.extra_info) or [(1, 1)])[-1])
-    return num_frames * declared / held if held and declared < 2**31 - 2**16 else 0  # more stands for "unknown"
-
-
-def decode(content: bytes, sampling_rate: int, held: int = 0) -> tuple[np.ndarray, int, float, int]:
-    """The averaged channels of a file, their rate, the seconds it declares, and how many bytes are left unread."""
-    file, blocks, num_frames = io.BytesIO(mended(content)), [], 0
+def decode(content: bytes, sampling_rate: int, held: int) -> tuple[np.ndarray, int, float, np.ndarray]:
+    """The average of a file's channels, their rate, the seconds that it declares, and both powers."""
+    content = mended(untagged(content, anywhere=True) if START.match(content) else content)
+    is_endless = content[:1] == b"\xff" and not START.match(content)
+    file, blocks, num_frames, powers = (EndlessBytes if is_endless else io.BytesIO)(content), [], 0, np.zeros(2)
     with ForwardFile(file) as audio:
-        rate, declared = audio.samplerate, audio.frames if audio.frames < 2**40 else 0
+        rate, declared = audio.samplerate, 0 if is_endless or audio.frames >= 2**40 else audio.frames
         check(1_000 <= rate <= 768_000, "have a rate of 1 to 768 kHz", f"{rate} Hz")
         while not blocks or len(blocks[-1]):
             count = round((held + max(declared, num_frames)) * max(audio.channels, sampling_rate / rate))
             check(count <= MAX_DECODED, f"hold at most {MAX_DECODED} numbers in all channels", count)
-            blocks.append(audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True).mean(axis=1))
-            num_frames += len(blocks[-1])
-        declared = declared_frames(audio, num_frames, file.getvalue()) / rate
-    unread = len(file.getbuffer()) - file.tell()
-    return np.concatenate(blocks), rate, declared, unread if unread > MAX_UNREAD_BYTES.get(audio.format, unread) else 0
+            frames = audio.read(1152, dtype="float32", always_2d=True)  # as an MPEG frame, not to decode beyond it
+            blocks.append(frames.mean(axis=1))
+            if audio.channels > 1:
+                powers += np.vdot(frames, frames) / audio.channels, np.vdot(blocks[-1], blocks[-1])
+            num_frames += len(frames)
+        behind = [(len(content), place) for place in re.findall(BEHIND, audio.extra_info)]
+        said, there = map(int, [(1, 1), *behind, *re.findall(WRONG_LENGTH, audio.extra_info)][-1])
+        declared *= said / there if 0 < there < said < 2**31 - 2**16 else 1  # more stands for "unknown"
+        padding = 3456 / max(1, num_frames) * len(content)  # of an MP3 file: three frames or so
+        most = {"MP3": padding, "OGG": 0, "FLAC": 0, "AU": 0}.get(audio.format, len(content))
+    check(len(content) - file.tell() <= most, "be read to its end", f"more behind {num_frames / rate:.2f} s")
+    return np.concatenate(blocks), rate, declared / rate, powers
 
 
 def read_clip(file: str, sampling_rate: int) -> np.ndarray:
     """Reads a file as one channel at this rate, to its end or not at all; says where it was cut short."""
     check(Path(file).is_file() and Path(file).stat().st_size <= 8 * MAX_DECODED, "be a file of at most 4 GiB", "none")
-    content = Path(file).read_bytes()
-    starts = [0, *[start.start() for start in START.finditer(content)][1:], len(content)]
-    whole = decode(content, sampling_rate) if len(starts) == 2 or content[:4] != b"fLaC" else None
-    # Of joined files libsndfile reads the first alone, or none where they are FLAC.
-    parts = [whole] if whole and not whole[-1] else []
-    for start, stop in pairwise(starts if not parts else []):
+    content, parts = untagged(Path(file).read_bytes(), anywhere=False), []
+    starts = [found.start() for found in START.finditer(content) if found.start() and content[0] in b"\xffOf"]
+    for start, stop in pairwise([0, *starts, len(content)]):
         parts.append(decode(content[start:stop], sampling_rate, sum(len(part[0]) for part in parts)))
-    clip, rate, declared = np.concatenate([part[0] for part in parts]), parts[0][1], sum(part[2] for part in parts)
-    seconds, unread = len(clip) / rate, sum(part[-1] for part in parts)
-    check(not unread, "be read to its end", f"{unread} bytes behind {seconds:.2f} s")
-    check({part[1] for part in parts} == {rate}, f"stay at {rate} Hz", "a change")
+    clips, rates, declared, powers = zip(*parts, strict=True)
+    clip, rate, declared, powers = np.concatenate(clips), rates[0], sum(declared), sum(powers)
+    seconds, peak = len(clip) / rate, np.abs(clip).max(initial=0)
+    check({*rates} == {rate}, f"stay at {rate} Hz", "a change")
     check(seconds > 1 / 80, "hold more than 12.5 ms of sound", f"{len(clip)} samples")
-    peak = np.abs(clip).max()
     check(peak <= MAX_PEAK, "hold finite samples in [-1, 1]", f"a peak of {peak}")  # false of NaN too
     if seconds < 0.99 * declared - 0.1:
         print(f"{file!a} was cut short: it has {seconds:.2f} of the {declared:.2f} s it declares", file=sys.stderr)
+    if powers[1] < 1e-4 * powers[0]:
+        print(f"{file!a} is silent where its channels are averaged, as they cancel one another", file=sys.stderr)
     if rate == sampling_rate:
         return clip
     try:
@@ -121,8 +132,9 @@ def scores_of(logits: np.ndarray, problem_type: str) -> np.ndarray:
     return odds / odds.sum()
 
 
-def find_events(logits: np.ndarray, labels: list[str], thresholds: list[float], median_frames: int) -> list[tuple]:
+def find_events(logits: np.ndarray, labels: list[str], metadata: dict[str, str]) -> list[tuple]:
     """Start and end in seconds, label and highest score of each run of frames of 20 ms above the label's threshold."""
+    thresholds, median_frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
     half, found = median_frames // 2, []
     padded = np.pad(scores_of(logits, "multi_label_classification"), ((half, half), (0, 0)), mode="edge")
     scores = np.median(np.lib.stride_tricks.sliding_window_view(padded, median_frames, axis=0), axis=-1)
@@ -159,8 +171,7 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
         sys.exit(f"The model must be an exported file, found one that cannot be read: {printable(str(error))[:300]}")
     if "labels" not in metadata:
         sys.exit(f"The model must be an exported file, such as onnx/model_quantized.onnx, found no labels in {model}")
-    labels, sampling_rate = json.loads(metadata["labels"]), int(metadata["sampling_rate"])
-    num_refused = 0
+    labels, sampling_rate, num_refused = json.loads(metadata["labels"]), int(metadata["sampling_rate"]), 0
     for file in files:
         try:
             clip = read_clip(file, sampling_rate)[None]
@@ -169,14 +180,12 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
         except (OSError, ValueError, soundfile.LibsndfileError) as error:
             num_refused += 1
             reason = getattr(error, "error_string", error)  # of libsndfile, which knows no name of bytes
-            hint = f"Convert it: ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
-            print(printable(f"{file}: {reason}. {hint}"), file=sys.stderr)
+            hint = f"ffmpeg -i IN -ar {sampling_rate} -ac 1 OUT.wav"
+            print(printable(f"{file}: {reason}. Convert it: {hint}"), file=sys.stderr)
             continue
-        inputs = {"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)}
-        logits = logits_of(inputs)[0]
+        logits = logits_of({"input_values": clip, "attention_mask": np.ones(clip.shape, dtype=np.int64)})[0]
         if "event_thresholds" in metadata:
-            thresholds, frames = json.loads(metadata["event_thresholds"]), int(metadata["event_median_frames"])
-            events = find_events(logits, labels, thresholds, frames)
+            events = find_events(logits, labels, metadata)
             found = [f"{label} {start:.2f}-{end:.2f} s {score:.3f}" for start, end, label, score in events]
         else:
             scores = scores_of(logits, metadata["problem_type"])
@@ -187,6 +196,4 @@ def main(model: str, *files: str, top_k: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) > 2 else __doc__)

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from .containers import ENDLESS, UnreadableAudio, split
+from .containers import ENDLESS, Part, UnreadableAudio, has_more_frames, split
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,12 @@ BLOCK_FRAMES = 2**16  # libsndfile fills what it cannot read with zeros
 MAX_NUMBERS_PER_BYTE = 100  # of a file that is not held; speech in Opus has some 60, silence in FLAC thousands
 MIN_MEAN_POWER = 1e-4  # -40 dB of what the channels hold: even a hundred that have nothing in common keep a hundredth
 CONVERT = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
+# What people have under the name of a recording, by what it begins with, and what to do.
+NO_SOUND = {
+    b"version http": "It is a pointer of Git LFS: get the file itself with `git lfs pull`.",
+    **dict.fromkeys((b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!"), "It is an archive: unpack it."),
+    **dict.fromkeys((b"<", b"{"), "It is a page or a message of the web: download the recording again."),
+}
 # libsndfile's note of a declared length that is not the file's.
 WRONG_LENGTH = re.compile(r"(?:data|SSND|Data Size|Riff size|riff) *: (\d+) \(should be (\d+)\)")
 
@@ -79,7 +85,7 @@ def read_audio(audio: Any, sampling_rate: int = 0) -> tuple[np.ndarray, int]:
     if hasattr(audio, "get_all_samples"):
         samples, source_rate = _read_decoder(audio, name, sampling_rate)
     elif isinstance(audio, dict) and audio.get("array") is not None:
-        samples, source_rate = _read_array(audio["array"]), audio["sampling_rate"]
+        samples, source_rate = _read_array(audio)
         _check_rate(name, source_rate)
         _check_length(name, len(samples), 1, source_rate, sampling_rate)
     else:
@@ -90,8 +96,10 @@ def read_audio(audio: Any, sampling_rate: int = 0) -> tuple[np.ndarray, int]:
         try:
             reader = SoundfileReader(name, encoded)
             samples, source_rate = reader.whole(sampling_rate), reader.sampling_rate
-        except (soundfile.LibsndfileError, UnreadableAudio) as error:
+        except soundfile.LibsndfileError as error:
             samples, source_rate = _read_with_torchcodec(name, encoded, error, sampling_rate)
+        except UnreadableAudio as error:
+            raise _broken(name, error) from error
     _check_values(samples, name)
     if samples.size == 0:
         raise _unfit(name, "no samples")
@@ -118,7 +126,9 @@ def read_blocks(path: str | Path, blocks_per_second: int) -> tuple[Iterator[np.n
     name = str(path)
     try:
         reader = SoundfileReader(name)
-    except (soundfile.LibsndfileError, UnreadableAudio) as error:
+    except UnreadableAudio as error:
+        raise _broken(name, error) from error
+    except soundfile.LibsndfileError as error:
         samples, rate = _read_with_torchcodec(name, None, error)
         size = max(1, rate // blocks_per_second)
         return _checked((samples[i : i + size] for i in range(0, len(samples), size)), name), rate
@@ -135,7 +145,7 @@ def _checked(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
             found = True
             yield block
     except (soundfile.LibsndfileError, UnreadableAudio) as error:
-        raise ValueError(f"{name} must be whole, found: {_reason(error)} Mend it with {CONVERT}.") from error
+        raise _broken(name, error) from error
     if not found:
         raise _unfit(name, "no samples")
 
@@ -144,6 +154,10 @@ def _check_values(samples: np.ndarray, name: str) -> None:
     peak = np.abs(samples).max(initial=0)
     if not peak <= MAX_PEAK:  # `not <=` catches NaN too
         raise _unfit(name, f"a peak of {peak}")
+
+
+def _broken(name: str, error: Exception) -> ValueError:
+    return ValueError(f"{name} must be whole, found: {_reason(error)} Mend it with {CONVERT}.")
 
 
 def _check_rate(name: str, rate: float) -> None:
@@ -186,14 +200,24 @@ def _read_decoder(decoder: Any, name: str, sampling_rate: int) -> tuple[np.ndarr
     return mean, rate
 
 
-def _read_array(array: Any) -> np.ndarray:
+def _read_array(audio: dict[str, Any]) -> tuple[np.ndarray, Any]:
+    array, rate = audio["array"], audio.get("sampling_rate")
+    if not isinstance(rate, int | float | np.number):
+        raise ValueError(f"`sampling_rate` must be a number of Hz beside `array`, found: {rate!r}. Add it.")
+    if str(getattr(array, "dtype", "")) == "torch.bfloat16":  # which numpy does not have
+        array = array.float()
     array = np.atleast_2d(np.asarray(array))
+    if array.ndim > 2 or array.dtype.kind not in "fi":
+        raise ValueError(
+            "`array` must hold floats or signed integers, of shape (num_samples,) or with a channel axis, found: "
+            f"{array.dtype} of shape {array.shape}. Convert it."
+        )
     if array.size == 0:
-        return np.zeros(0, np.float32)
+        return np.zeros(0, np.float32), rate
     if array.dtype.kind == "i":
         array = array / -float(np.iinfo(array.dtype).min)
     # The channel axis is the shorter one.
-    return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32).mean(axis=0)
+    return (array.T if array.shape[0] > array.shape[1] else array).astype(np.float32).mean(axis=0), rate
 
 
 def _read_with_torchcodec(
@@ -206,11 +230,12 @@ def _read_with_torchcodec(
         return _read_decoder(AudioDecoder(name if encoded is None else encoded), name, sampling_rate)
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # RuntimeError: it found no FFmpeg either
         reason = str(error).partition("\n")[0]
-        hint, head = "", _head(name, encoded)
+        head = _head(name, encoded)
+        hint = next((f" {hint}" for mark, hint in NO_SOUND.items() if head.startswith(mark)), "")
         if Path(name).suffix.lower() in (".raw", ".pcm"):
             hint = " Samples without a header are converted with `ffmpeg -f s16le -ar RATE -ac 1 -i IN OUT.wav`."
-        elif head == b"version http":
-            hint = " It is a pointer of Git LFS: get the file itself with `git lfs pull`."
+        if not head:
+            hint = " It is empty: copy or download it again."
         raise ValueError(
             f"{name} must be audio that soundfile or torchcodec reads, found a file that begins "
             f"{head!r} (soundfile: {_reason(first_error)} torchcodec: {reason}). Convert it with "
@@ -273,16 +298,21 @@ class SoundfileReader:
                             f"it changes from {self.sampling_rate} to {self._current.samplerate} Hz."
                         )
                 with self._current as file:
-                    num_declared += _declared_frames(file)
                     for block in _averaged_blocks(file, num_frames, powers):
                         num_read += len(block)
                         if num_read * file.channels > most:
                             raise UnreadableAudio(f"more than {most:.0f} numbers in so small a file.")
                         yield block
+                    num_declared += _declared_frames(file, part)
         _warn_if_cancelled(self.name, *powers)
         declared = num_declared / self.sampling_rate if self._declared_seconds is None else self._declared_seconds
         if declared < ENDLESS / self.sampling_rate:
             _warn_if_short(self.name, num_read / self.sampling_rate, declared)
+        if self._parts[-1].is_cut:
+            logger.warning(
+                f"{self.name} breaks off after {num_read / self.sampling_rate:.2f} s: it was cut short, or recorded "
+                "from a stream. What there is, is used."
+            )
 
     def whole(self, sampling_rate: int = 0) -> np.ndarray:
         """
@@ -312,8 +342,13 @@ class SoundfileReader:
             return file.frames / self.sampling_rate if is_known else None
 
 
-def _declared_frames(file: soundfile.SoundFile) -> float:
-    """How many frames a file declares; libsndfile's count is that of what there is."""
+def _declared_frames(file: soundfile.SoundFile, part: Part) -> float:
+    """How many frames a file declares by its head or its size; libsndfile's count is that of what there is."""
+    num_read = part.place
+    if file.format == "FLAC" and num_read < part.size and has_more_frames(part):
+        return file.frames * part.size / num_read
+    if part.excess > 1:
+        return file.frames * part.excess
     found = WRONG_LENGTH.findall(file.extra_info)
     declared, held = map(int, found[-1]) if found else (1, 1)
     is_cut = 0 < held < declared < 2**31 - 2**16  # pipes and recorders write more for "unknown"
@@ -340,17 +375,20 @@ def _averaged_blocks(file: soundfile.SoundFile, num_frames: int, powers: np.ndar
     """
     Averages the channels of `num_frames` frames at a time, and of many channels never holds all of these.
 
-    Of several channels, their mean power and that of their mean are added to the `powers`.
+    Of several channels, their mean power and that of their mean are added to the `powers`. Behind the last frame of
+    FLAC there may be tags, on which its decoder fails.
     """
     step = max(1, BLOCK_FRAMES // file.channels)
+    left = file.frames if file.format == "FLAC" else ENDLESS
     while True:
         means: list[np.ndarray] = []
-        missing = num_frames
+        missing = min(num_frames, left)
         while missing and len(frames := file.read(min(step, missing), dtype="float32", always_2d=True)):
             means.append(frames.mean(axis=1) if file.channels > 1 else frames[:, 0])  # (num_frames, num_channels)
             if file.channels > 1:
                 powers += np.vdot(frames, frames) / file.channels, np.vdot(means[-1], means[-1])
             missing -= len(frames)
+            left -= len(frames)
         if not means:
             return
         yield np.concatenate(means)

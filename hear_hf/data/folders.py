@@ -3,6 +3,7 @@
 Either may lie in folders named after their splits.
 """
 
+import logging
 import os
 from collections import defaultdict
 from itertools import chain
@@ -20,6 +21,9 @@ from .sources import (
     warn_of_left_out,
     with_absolute_paths,
 )
+from .unusable import MAX_NAMED
+
+logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -181,8 +185,20 @@ def _load_class_folders(folder: Path, recordings: list[Path], metadata: list[Pat
             raise ValueError(
                 f"Each class folder must hold audio files, found none in {class_folder}. Add clips or remove it."
             )
+    _warn_of_equal_folders(list(classes))
     labels = [class_folder.name for class_folder, clips in classes.items() for _ in clips]
     return from_files(list(chain(*classes.values()))).add_column("label", labels)
+
+
+def _warn_of_equal_folders(class_folders: list[Path]) -> None:
+    """Warns where the folders inside may be the classes, and those above them splits of other names."""
+    inner = [[path.name for path in _subfolders(class_folder)] for class_folder in class_folders]
+    if len(inner) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
+        logger.warning(
+            f"The classes are {[path.name for path in class_folders][:MAX_NAMED]}, and each has the folders "
+            f"{inner[0][:MAX_NAMED]}. If those are the classes, call the folders above them train/, validation/ and "
+            "test/."
+        )
 
 
 def _columns_of(metadata: list[Path]) -> str:

@@ -17,7 +17,7 @@ def clip_keys(dataset: Dataset) -> list[Hashable]:
     keys: list[Hashable] = []
     for index, row in enumerate(dataset.select_columns("audio")):
         audio = row["audio"] or {"path": None, "bytes": None}
-        path = audio["path"] and os.path.normpath(audio["path"])
+        path = audio["path"] and os.path.realpath(audio["path"])
         keys.append((path, hash(audio["bytes"])) if path or audio["bytes"] else index)
     return keys
 

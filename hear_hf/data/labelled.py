@@ -3,6 +3,7 @@
 Every source gives a `DatasetDict` of undecoded `audio` and a `label`; `decode_audio` turns one entry into samples.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from ..arguments import option
-from .folders import SPLIT_NAMES, concatenated, load_folder
+from .folders import SPLIT_NAMES, concatenated, load_folder, split_named
 from .held_out import clip_keys, divide_clips, warn_of_repeated
 from .labels import encode_labels
 from .own_files import only_own_files
@@ -28,6 +29,10 @@ from .sources import (
 )
 from .spoken_digits import spoken_digits
 from .unusable import skip_unusable
+
+logger = logging.getLogger(__name__)
+
+SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 
 
 @dataclass
@@ -121,6 +126,7 @@ def load_labelled_audio(
             the message says which.
     """
     splits = load_splits(data_args, seed)
+    _warn_of_split_columns(splits)
     hold_out = hold_out and "validation" not in splits
     groups = _validation_groups(splits, data_args.group_column) if hold_out else None
     for split, dataset in splits.items():
@@ -155,6 +161,19 @@ def draw_per_class(dataset: Dataset, limit: int, rng: np.random.Generator) -> Da
             counts.update(classes)
             drawn.append(index)
     return dataset.select(sorted(drawn))
+
+
+def _warn_of_split_columns(splits: dict[str, Dataset]) -> None:
+    """Warns of clips whose own row says that they are of another split."""
+    for split, dataset in splits.items():
+        for column in set(dataset.column_names).intersection(SPLIT_COLUMNS):
+            said = Counter(value for value in dataset[column][:] if split_named(str(value)) not in (None, split))
+            if said:
+                logger.warning(
+                    f"The column {column!r} of the {split} split is not read, and says of {said.total()} of "
+                    f"{len(dataset)} clips that they are of {sorted(said)}. Put them into tables or folders of their "
+                    "own."
+                )
 
 
 def _validation_groups(splits: dict[str, Dataset], column: str | None) -> list[Hashable] | None:

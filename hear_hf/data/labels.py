@@ -1,6 +1,7 @@
 """Labels of all splits as numbers of the same classes, one or several a clip."""
 
 import logging
+import re
 import unicodedata
 from collections import defaultdict
 from itertools import chain
@@ -11,6 +12,9 @@ from datasets import ClassLabel, Dataset, List, Value
 from .unusable import MAX_NAMED
 
 logger = logging.getLogger(__name__)
+
+# What no reader sees at the ends of a label: spaces, and signs that join letters, turn them or mark an encoding.
+UNSEEN_ENDS = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
 
 
 def encode_labels(
@@ -114,7 +118,8 @@ def _named_labels(
             return None
         if declared:
             return declared[value]
-        text = unicodedata.normalize("NFC", str(value)).strip()  # macOS stores accents in names of files apart
+        text = unicodedata.normalize("NFC", str(value))  # macOS stores accents in names of files apart
+        text = UNSEEN_ENDS.sub("", text)
         spellings[text].add(str(value))
         return text or None
 
@@ -122,19 +127,28 @@ def _named_labels(
 
 
 def _warn_of_spellings(spellings: dict[str, set[str]]) -> None:
-    """Warns of classes written in several ways: merged where spaces or codes differ, apart where the case does."""
+    """Warns of classes written in several ways: merged where ends or codes differ, apart where the rest does."""
     merged = [ascii(sorted(written)) for text, written in sorted(spellings.items()) if text and len(written) > 1]
     if merged:
         logger.warning(
             "Labels that differ only in spaces at their ends, or in how accents are encoded, are taken for one class: "
             + ", ".join(merged[:MAX_NAMED])
         )
-    by_case = defaultdict(list)
+    alike = defaultdict(list)
     for text in sorted(spellings):
-        by_case[text.casefold()].append(text)
-    apart = [str(names) for names in by_case.values() if len(names) > 1]
+        alike[_look(text)].append(text)
+    apart = [str(names) for names in alike.values() if len(names) > 1]
     if apart:
-        logger.warning(f"Labels that differ only in case stay classes apart: {', '.join(apart[:MAX_NAMED])}")
+        logger.warning(
+            "Labels that differ only in case, spaces or signs that look the same stay classes apart: "
+            + ", ".join(apart[:MAX_NAMED])
+        )
+
+
+def _look(text: str) -> str:
+    """What a reader sees of a label, whatever its case and its spaces."""
+    seen = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).casefold())
+    return "".join(sign for sign in seen if unicodedata.category(sign) not in ("Cf", "Cc"))
 
 
 def _split_joined_labels(

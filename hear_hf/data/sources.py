@@ -8,6 +8,7 @@ import glob
 import logging
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -421,7 +422,11 @@ def _with_absolute_paths(chunk: pa.StructArray, folder: Path) -> pa.StructArray:
 
 
 def _absolute(path: str | None, folder: Path) -> str | None:
-    return str(folder / path) if path else None
+    """An absolute path, with its accents as the file's name has them: macOS stores them apart."""
+    if not path or path.isascii() or os.path.exists(folder / path):
+        return str(folder / path) if path else None
+    spellings = [str(folder / unicodedata.normalize(form, path)) for form in ("NFC", "NFD")]
+    return next(filter(os.path.exists, spellings), str(folder / path))
 
 
 def _check_some_exist(paths: Iterable[str], column: str, folder: Path) -> None:

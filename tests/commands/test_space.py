@@ -314,6 +314,12 @@ def test_the_page_gets_scores_a_figure_and_rows(app, classifier, tmp_path):
     assert [row[2] for row in rows] == list(LABELS) and len(figure.axes) == 3
 
 
+def test_a_file_that_browsers_do_not_play_is_heard(app, classifier, tmp_path):
+    soundfile.write(tmp_path / "clip.aif", sound("low", 2.0), RATE, format="AIFF")
+    scores, *_ = app.classify(classifier, str(tmp_path / "clip.aif"), 1.0, 0.5)
+    assert max(scores, key=scores.get) == "low"
+
+
 def test_the_examples_are_sounds_that_can_be_heard(app, tmp_path):
     files = app.example_files()
     assert len(files) > 5 and files["church bell"].name == "church_bell.ogg"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import unicodedata
 
 import datasets
 import numpy as np
@@ -191,6 +192,21 @@ def test_splits_without_train_are_no_classes(tmp_path):
     write(tmp_path, "test/a/0.wav", "dev/b/0.wav")
     with pytest.raises(ValueError, match=r"must hold train/ beside its other splits, found: \['dev', 'test'\]"):
         load_folder(tmp_path, "label")
+
+
+@pytest.mark.parametrize("names", [("train_set", "test_set"), ("train-clean", "test-clean"), ("fold1", "fold2")])
+def test_classes_with_the_same_folders_inside_may_be_splits_and_are_named(tmp_path, names, caplog):
+    write(tmp_path, *(f"{name}/{label}/0.wav" for name in names for label in ("cat", "dog")))
+    load_folder(tmp_path, "label")
+    assert f"The classes are {sorted(names)}, and each has the folders ['cat', 'dog']" in caplog.text
+
+
+def test_a_name_whose_accents_are_stored_in_the_other_way_is_found(tmp_path):
+    for form, other in (("NFC", "NFD"), ("NFD", "NFC")):
+        written, listed = (unicodedata.normalize(one, "caf\xe9/th\xe9.wav") for one in (form, other))
+        write(tmp_path / form / "train", written)
+        (tmp_path / form / "train" / "metadata.csv").write_text(f"file_name,label\n{listed},tea", encoding="utf-8")
+        assert found(tmp_path / form) == {"train": {f"train/{written}": "tea"}}
 
 
 # Which files are clips

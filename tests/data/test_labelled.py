@@ -128,6 +128,26 @@ def test_an_integer_array_is_scaled_by_its_range():
     np.testing.assert_allclose(samples, tone(), atol=1 / 2**15)
 
 
+def test_a_bfloat16_tensor_is_read():
+    clip = torch.from_numpy(tone()).bfloat16()
+    decoded = decode_audio({"array": clip, "sampling_rate": 16_000}, 16_000)
+    np.testing.assert_array_equal(decoded, clip.float().numpy())
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ({"array": np.zeros(900)}, "`sampling_rate` must be a number of Hz beside `array`, found: None"),
+        ({"array": np.zeros(900), "sampling_rate": "16000"}, "must be a number of Hz beside `array`, found: '16000'"),
+        ({"array": np.zeros((9, 2, 900)), "sampling_rate": 16_000}, r"found: float64 of shape \(9, 2, 900\)"),
+        ({"array": np.zeros(900, np.uint8), "sampling_rate": 16_000}, "floats or signed integers.* found: uint8"),
+    ],
+)
+def test_an_array_that_may_be_misread_is_refused(clip, message):
+    with pytest.raises(ValueError, match=message):
+        decode_audio(clip, 16_000)
+
+
 def decoder_of(data: torch.Tensor, rate: int, seconds: float = 1.0) -> SimpleNamespace:
     head = SimpleNamespace(sample_rate=rate, num_channels=len(data), duration_seconds_from_header=seconds)
     head.begin_stream_seconds_from_header = None

@@ -82,7 +82,7 @@ def test_the_option_is_a_flag_with_a_third_state(options, words, expected):
 # Names of classes
 
 
-@pytest.mark.parametrize("other", ["dog ", " dog", "dog\t", "dog\N{NO-BREAK SPACE}"])
+@pytest.mark.parametrize("other", ["dog ", " dog", "dog\t", "dog\N{NO-BREAK SPACE}", "dog\u200b", "\ufeffdog"])
 def test_labels_that_differ_in_spaces_at_their_ends_are_one_class_with_a_warning(tmp_path, caplog, other):
     splits = load(tmp_path, ["dog", "cat", other] * 3)
     assert splits["train"].features["label"].names == ["cat", "dog"]
@@ -102,10 +102,13 @@ def test_labels_of_other_splits_are_merged_in_the_same_way(tmp_path):
     assert splits["test"]["label"][:] == [0, 1]
 
 
-def test_labels_that_differ_in_case_stay_two_classes_with_a_warning(tmp_path, caplog):
-    splits = load(tmp_path, ["Dog", "dog", "cat"] * 3)
-    assert splits["train"].features["label"].names == ["Dog", "cat", "dog"]
-    assert "differ only in case stay classes apart: ['Dog', 'dog']" in caplog.text
+@pytest.mark.parametrize(
+    ("one", "other"), [("Dog", "dog"), ("a b", "a\u00a0b"), ("a b", "a  b"), ("A", "\uff21"), ("ab", "a\u200bb")]
+)
+def test_labels_that_look_the_same_stay_two_classes_with_a_warning(tmp_path, caplog, one, other):
+    splits = load(tmp_path, [one, other, "cat"] * 3)
+    assert sorted(splits["train"].features["label"].names) == sorted([one, other, "cat"])
+    assert f"look the same stay classes apart: {sorted([one, other])}" in caplog.text
 
 
 def test_a_label_of_spaces_alone_is_none(tmp_path):
@@ -114,6 +117,22 @@ def test_a_label_of_spaces_alone_is_none(tmp_path):
 
 
 # Rows that are listed twice
+
+
+def test_a_link_to_a_clip_is_that_clip(tmp_path, caplog):
+    file = write_table(tmp_path / "train.jsonl", numbered("abab") + [("link.wav", "a")])
+    (tmp_path / "link.wav").unlink()
+    (tmp_path / "link.wav").symlink_to("0.wav")
+    load_labelled_audio(DataArguments(train_file=file))
+    assert "listed several times: 1" in caplog.text
+
+
+def test_rows_that_say_they_are_of_another_split_are_counted(tmp_path, caplog):
+    split = ["train", "train", "Test", "test", "train", "val"]
+    file = write_table(tmp_path / "train.jsonl", numbered("ababab"), split=split)
+    load_labelled_audio(DataArguments(train_file=file))
+    said = "The column 'split' of the train split is not read, and says of 3 of 6 clips that they are of"
+    assert f"{said} ['Test', 'test', 'val']" in caplog.text
 
 
 @pytest.mark.parametrize("seed", range(5))

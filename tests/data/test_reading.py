@@ -71,9 +71,34 @@ def test_an_mp3_file_is_found_behind_zeros(start):
     assert seconds(start + encoded("MP3")) == 1
 
 
-@pytest.mark.parametrize("format", ["FLAC", "AIFF"])
-def test_other_formats_are_found_behind_a_tag_of_mp3_files(format):
-    assert seconds(b"ID3\4\0\0\0\0\0\x10" + bytes(16) + encoded(format)) == 1
+def id3_tag(num_bytes: int) -> bytes:
+    """As it is in front of a file, with a picture."""
+    head = b"ID3\4\0\0" + bytes(num_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return head + b"\xff\xd8\xff\xe0" + np.random.default_rng(2).bytes(num_bytes - 4)
+
+
+def ape_tag(num_bytes: int) -> bytes:
+    """Its head, what it holds, and its foot."""
+    ends = [b"APETAGEX" + struct.pack("<5I4x", 2000, num_bytes + 32, 1, kind, 0) for kind in (0xA0000000, 0x80000000)]
+    return ends[0] + np.random.default_rng(3).bytes(num_bytes) + ends[1]
+
+
+@pytest.mark.parametrize("format", ["FLAC", "AIFF", "WAV", "MP3"])
+@pytest.mark.parametrize("tag", [id3_tag, ape_tag])
+def test_each_format_is_found_behind_tags(format, tag):
+    assert seconds(tag(16) + tag(9_000) + encoded(format)) == 1
+
+
+@pytest.mark.parametrize("tag", [b"TAG" + bytes(125), ape_tag(16), ape_tag(9_000), bytes(9_000)])
+def test_a_flac_file_is_read_to_its_end_whatever_follows_its_frames(tag):
+    whole, _ = read_audio({"bytes": encoded("FLAC"), "path": None})
+    samples, _ = read_audio({"bytes": encoded("FLAC") + tag, "path": None})
+    np.testing.assert_array_equal(samples, whole)
+
+
+def test_an_mp3_file_of_many_bytes_a_sample_is_read_where_no_length_is_declared():
+    frame = b"\xff\xff\xe8\xc0" + bytes(668)  # silence in layer 1 at 448 kbit/s and 32 kHz
+    assert seconds(100 * frame) == pytest.approx(100 * 384 / 32_000, abs=0.06)
 
 
 @pytest.mark.parametrize("declared", [0, 10, 50])
@@ -94,6 +119,12 @@ def test_an_mp3_file_that_declares_too_few_frames_is_read_to_its_end(declared):
         (encoded("MP3"), mp3_without_its_first_frame()),
         (encoded("MP3") + b"TAG" + bytes(125), b"ID3\4\0\0\0\0\1\0" + bytes(128) + encoded("MP3")),
         (encoded("FLAC"), encoded("FLAC")),
+        (encoded("FLAC"), id3_tag(9_000) + encoded("FLAC")),
+        (encoded("MP3"), ape_tag(300_000) + id3_tag(300_000) + encoded("MP3")),
+        (encoded("MP3") + ape_tag(20_000)[32:], encoded("MP3", samples=np.stack([CLIP, CLIP], axis=1))),
+        (encoded("WAV"), encoded("WAV", samples=np.stack([CLIP, CLIP], axis=1))),
+        (encoded("AIFF"), encoded("AIFF")),
+        (encoded("AU"), encoded("AU")),
     ],
     ids=[
         "vorbis",
@@ -104,6 +135,12 @@ def test_an_mp3_file_that_declares_too_few_frames_is_read_to_its_end(declared):
         "mp3 and no length",
         "tags",
         "flac",
+        "flac and tag",
+        "large tags",
+        "tag without a head",
+        "wav, mono and stereo",
+        "aiff",
+        "au",
     ],
 )
 def test_joined_files_are_read_to_the_end(first, second):
@@ -117,9 +154,19 @@ def test_joined_files_are_read_to_the_end(first, second):
 
 
 @pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
-def test_an_ogg_file_cut_short_is_read_as_far_as_it_goes(codec):
+def test_an_ogg_file_cut_short_is_read_as_far_as_it_goes(codec, caplog):
     content = encoded("OGG", codec, np.tile(CLIP, 4))
-    assert 0.8 < seconds(content[: len(content) // 2]) < 2.6  # it is cut into pages of a second
+    found = seconds(content[: len(content) // 2])
+    assert 0.8 < found < 2.6  # it is cut into pages of a second
+    assert f"a clip breaks off after {found:.2f} s" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["VORBIS", "OPUS"])
+def test_an_ogg_file_without_the_mark_of_its_end_has_no_endless_length(codec, caplog):
+    content = encoded("OGG", codec, np.tile(CLIP, 4))
+    page = content.rindex(b"OggS")
+    assert 2 < seconds(content[:page]) < 4 and "breaks off" in caplog.text
+    assert (read_duration({"bytes": content[:page], "path": None}) or 0) < 4
 
 
 def flac_of_unknown_length() -> bytes:
@@ -132,19 +179,27 @@ def test_a_flac_file_of_unknown_length_is_read_to_its_end():
     assert seconds(flac_of_unknown_length()) == 1
 
 
-@pytest.mark.parametrize("kind", ["WAV", "RIFX", "RF64", "AIFF", "AU", "W64"])
-def test_a_recorder_that_crashed_before_it_wrote_the_length_is_read_to_the_end(kind):
-    content = encoded("WAV", endian="BIG") if kind == "RIFX" else encoded(kind)
+@pytest.mark.parametrize("unwritten", [b"\0", b"\xff"], ids=["0", "-1"])
+@pytest.mark.parametrize("kind", ["WAV", "RIFX", "RF64", "BW64", "AIFF", "AU", "little AU", "W64", "CAF"])
+def test_a_recorder_that_crashed_before_it_wrote_the_length_is_read_to_the_end(kind, unwritten):
+    format, endian = {"RIFX": ("WAV", "BIG"), "BW64": ("RF64", "FILE"), "little AU": ("AU", "LITTLE")}.get(
+        kind, (kind, "FILE")
+    )
+    content = encoded(format, endian=endian)
     places = {
         "WAV": [(4, 4), (content.find(b"data") + 4, 4)],
         "RIFX": [(4, 4), (content.find(b"data") + 4, 4)],
         "RF64": [(20, 24)],
+        "BW64": [(20, 24)],
         "AIFF": [(4, 4), (content.find(b"SSND") + 4, 4)],
         "AU": [(8, 4)],
+        "little AU": [(8, 4)],
         "W64": [(content.find(b"data") + 16, 8)],
+        "CAF": [(content.find(b"data") + 4, 8)],
     }
     for place, length in places[kind]:
-        content = replaced(content, place, bytes(length))
+        content = replaced(content, place, length * unwritten)
+    content = b"BW64" + content[4:] if kind == "BW64" else content
     samples, _ = read_audio({"bytes": content, "path": None})
     np.testing.assert_allclose(samples[:RATE], CLIP, atol=1 / 2**14)
 
@@ -164,9 +219,21 @@ def test_a_file_cut_short_is_named_with_both_lengths(format, caplog):
     assert f"a clip holds {found:.2f} s of the" in caplog.text and "size declares" in caplog.text
 
 
-def test_sound_behind_what_the_head_declares_is_named(caplog):
-    assert seconds(encoded("WAV") + encoded("WAV")[44:]) == 1
-    assert "a clip holds 1.00 s of the 2.00 s that its head or its size declares" in caplog.text
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "CAF", "FLAC"])
+def test_sound_behind_what_the_head_declares_is_named(kind, caplog):
+    content, half = encoded(kind, samples=np.tile(CLIP, 4)), 4 * RATE  # bytes
+    if kind == "FLAC":  # its number of samples
+        content = replaced(content, 22, struct.pack(">I", 2 * RATE))
+    else:
+        place = {"RF64": 28}.get(kind, content.find(b"SSND" if kind == "AIFF" else b"data") + 4)
+        layout, extra = {"WAV": ("<I", 0), "RF64": ("<Q", 0), "AIFF": (">I", 8), "CAF": (">q", 4)}[kind]
+        content = replaced(content, place, struct.pack(layout, half + extra))
+    assert seconds(content) == 2
+    assert re.search(r"a clip holds 2\.00 s of the (4\.00|3\.\d\d) s that its head or its size declares", caplog.text)
+
+
+def test_sound_behind_what_an_au_file_declares_is_read():
+    assert seconds(replaced(encoded("AU"), 8, struct.pack(">I", RATE))) == 1
 
 
 TAILS = {
@@ -219,6 +286,21 @@ def test_channels_that_cancel_one_another_are_named_with_the_command_that_keeps_
 # Refused
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"", "It is empty: copy or download it again"),
+        (b"PK\3\4" + bytes(99), "It is an archive: unpack it"),
+        (b"\x1f\x8b\x08" + bytes(99), "It is an archive: unpack it"),
+        (b"<!DOCTYPE html><html>", "It is a page or a message of the web: download the recording again"),
+        (b'{"error": "not found"}', "It is a page or a message of the web: download the recording again"),
+    ],
+)
+def test_what_is_no_sound_is_told_what_it_is(content, hint):
+    with pytest.raises(ValueError, match=f"clip.wav must be audio .*{hint}"):
+        decode_audio({"bytes": content, "path": "clip.wav"}, RATE)
+
+
 def test_a_pointer_of_git_lfs_is_told_how_to_get_its_file(tmp_path):
     (tmp_path / "clip.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     with pytest.raises(ValueError, match="It is a pointer of Git LFS: get the file itself with `git lfs pull`"):
@@ -235,10 +317,19 @@ def test_a_disk_that_fails_in_the_middle_is_named_by_its_file(monkeypatch, tmp_p
     assert stream.listen(live, "disk/clip.wav", as_json=False) == ["disk/clip.wav: [Errno 5] Input/output error"]
 
 
-@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC"])
-def test_a_change_of_rate_in_the_middle_is_refused_with_the_command_that_mends_it(format):
+@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC", "WAV", "AIFF", "AU"])
+def test_a_change_of_rate_in_the_middle_is_refused_with_the_command_that_mends_it(format, monkeypatch):
+    monkeypatch.delattr(decoding, "_read_with_torchcodec")  # it would read the rest too fast
     with pytest.raises(ValueError, match="changes from 16000 to 8000 Hz.*ffmpeg -i IN -ar 16000 -ac 1 OUT.wav"):
         seconds(encoded(format) + encoded(format, rate=8000))
+
+
+def test_a_file_of_two_chunks_of_sound_is_refused(monkeypatch):
+    monkeypatch.delattr(decoding, "_read_with_torchcodec")  # it would read the first alone
+    content = encoded("WAV")
+    content += content[36:]
+    with pytest.raises(ValueError, match="it has several chunks of sound. Mend it with"):
+        seconds(replaced(content, 4, struct.pack("<I", len(content) - 8)))
 
 
 def test_a_change_of_channels_between_the_frames_of_an_mp3_file_is_refused():

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -147,7 +148,11 @@ def crashed(content: bytes, *places: int) -> bytes:
 CLIP = noise(16_000).numpy()
 REFUSED = {
     "nan.wav": (encoded(np.full(16_000, np.nan), format="WAV", subtype="FLOAT"), "a peak of nan"),
-    "joined_to_noise.mp3": (encoded(CLIP, format="MP3") + bytes(range(1, 256)) * 99, "to its end, found [0-9]+ bytes"),
+    "joined_to_one_that_does_not_say_its_length.mp3": (
+        encoded(CLIP, format="MP3") + encoded(CLIP, format="MP3")[1000:5000],
+        "to its end, found more",
+    ),
+    "joined_to_noise.mp3": (encoded(CLIP, format="MP3") + bytes(range(1, 256)) * 99, "to its end, found more"),
     "cut.flac": (encoded(CLIP, format="FLAC")[:20_000], "lost sync"),
     "samples.raw": (bytes(range(256)), "Format not recognised"),
     "empty.wav": (b"", "Format not recognised"),
@@ -173,13 +178,50 @@ def test_what_it_reads_is_what_the_package_reads(tmp_path):
     contents = [encoded(5 * CLIP, format=name) for name in ("WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "RF64", "W64")]
     wav, au = contents[0], contents[5]
     flac, ogg, mp3 = contents[1:4]
-    tag = b"ID3\3" + bytes(5) + b"\x20" + bytes(32)
-    contents += [flac + flac, ogg + ogg + ogg, mp3 + mp3, mp3 + tag + mp3]
+    id3 = b"ID3\3" + bytes(4) + b"\x7f\x7f" + np.random.default_rng(0).bytes(0x3FFF)
+    ape = [b"APETAGEX" + struct.pack("<5I4x", 2000, 9032, 1, kind << 28, 0) for kind in (0xA, 8)]
+    ape, old = ape[0] + bytes(range(250)) * 36 + ape[1], b"TAG" + bytes(125)
+    unsaid = mp3[mp3.index(mp3[:2], 4) :]  # without the frame that says its length
+    contents += [flac + flac, ogg + ogg + ogg, mp3 + mp3, mp3 + id3 + mp3, mp3 + ape + old + id3 + mp3 + ape + old]
+    contents += [
+        id3 + mp3 + bytes(9000) + id3 + mp3,
+        unsaid,
+        unsaid + id3 + unsaid,
+        unsaid + id3 + mp3,
+    ]
+    contents += [id3 + id3 + wav, id3 + flac + ape + id3 + flac + old, wav + b"LIST" + bytes([4, 0, 0, 0]) + b"INFO"]
     contents += [crashed(wav, 4, wav.index(b"data") + 4), crashed(au, 8), without_length(contents[1])]
     for content in contents:
         (tmp_path / "clip").write_bytes(content)
         read = run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
         np.testing.assert_array_equal(read, decode_audio(tmp_path / "clip", 16_000))
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC"])
+def test_channels_that_cancel_one_another_are_named_where_the_package_warns(format, tmp_path, capsys, caplog):
+    for sign in (1, -1):
+        content = encoded(np.stack([CLIP, sign * CLIP], axis=1), format=format)
+        (tmp_path / "clip").write_bytes(content)
+        run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
+        decode_audio(tmp_path / "clip", 16_000)
+        warned = "clip' is silent where its channels are averaged" in capsys.readouterr().err
+        assert warned == ("clip is silent where its channels are averaged" in caplog.text) == (sign < 0)
+
+
+def test_sound_behind_what_a_wav_file_declares_is_named_where_the_package_warns(tmp_path, capsys, caplog):
+    content = encoded(CLIP, format="WAV")
+    (tmp_path / "clip").write_bytes(content + content[44:])
+    read = run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
+    np.testing.assert_array_equal(read, decode_audio(tmp_path / "clip", 16_000))
+    assert "it has 1.00 of the 2.00 s" in capsys.readouterr().err and "1.00 s of the 2.00 s" in caplog.text
+
+
+@pytest.mark.timeout(60)
+def test_long_runs_of_zeros_are_searched_once(tmp_path):
+    mp3 = encoded(CLIP, format="MP3")
+    (tmp_path / "clip").write_bytes(mp3 + bytes(2_000_000) + b"noise")
+    with pytest.raises(ValueError, match="to its end, found more"):
+        run_onnx.read_clip(str(tmp_path / "clip"), 16_000)
 
 
 def test_files_of_several_rates_that_are_joined_are_refused(tmp_path):

@@ -17,6 +17,11 @@ CHUNK_BYTES = 2**16
 ENDLESS = 2**40  # bytes, or samples
 MAX_PARTS = 10_000  # chunks, tags, joined recordings or false heads: of more, a small file would take minutes
 
+# Files of chunks, AIFF and CAF among them: where the first one begins, and how the head of each is packed.
+CHUNKED = {mark: (12, "<4sI") for mark in (b"RIFF", b"RF64", b"BW64")}
+CHUNKED |= {b"RIFX": (12, ">4sI"), b"FORM": (12, ">4sI"), b"caff": (8, ">4sq")}
+AU_MARKS = {b".snd": ">", b"dns.": "<"}  # with the order of their bytes
+
 MpegFrame: TypeAlias = tuple[int, int, int, bool]  # bytes, samples, rate in Hz, whether it is mono
 Source: TypeAlias = "BinaryIO | Part"
 
@@ -45,14 +50,17 @@ class Part:
         patches (`dict[int, bytes]`, *optional*): Bytes of the part to replace, by their place.
         endless (`bool`, *optional*, defaults to `False`): Whether to pretend that the end is far away, so that no
             length is estimated from it.
+
+    `excess` says how much longer than its head declares the sound is, and `is_cut` whether its end is missing.
     """
 
     def __init__(
         self, file: Source, start: int, stop: int, patches: dict[int, bytes] | None = None, endless: bool = False
     ):
         self.file, self.start, self.size, self.patches = file, start, stop - start, patches or {}
-        self.lead = ENDLESS if endless else 0
+        self.lead = 4 * ENDLESS if endless else 0  # a sample takes up to 2.5 bytes
         self.place, self.told = 0, 0
+        self.excess, self.is_cut = 1.0, False
 
     def read(self, num_bytes: int) -> bytes:
         self.file.seek(self.start + self.place)
@@ -81,27 +89,28 @@ def _patched(content: bytes, place: int, patch: bytes) -> bytes:
 
 
 def split(file: Source) -> tuple[list[Part], float | None]:
-    """The parts of a file that libsndfile reads one by one, and the length that the file declares where we know it."""
+    """The parts of a file that libsndfile reads one by one, and the seconds that an MP3 file declares."""
     file = _without_lead(file)
     size = file.seek(0, os.SEEK_END)
     head = _head_at(file, 0)
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
-        patches, declared = _mend_riff(file, size)
-        return [Part(file, 0, size, patches)], declared
-    if head[:4] == b".snd" and head[8:] == bytes(4):  # a length of 0 that was to be written at the end
-        return [Part(file, 0, size, {8: b"\xff" * 4})], None
     if head[:4] == b"OggS":
-        starts = _ogg_starts(file, size)
-    elif head[:4] == b"fLaC":
-        starts = _flac_starts(file)
-    elif _mpeg_frame(head) and (files := _joined_mpeg_files(file, size)):
-        stops = [part.start for part in files[1:]] + [size]
-        parts = zip(files, stops, strict=True)
-        seconds = sum(part.seconds() for part in files)
-        return [Part(file, part.start, stop, endless=part.declared is None) for part, stop in parts], seconds
-    else:
-        starts = [0]
-    return [Part(file, begin, stop) for begin, stop in pairwise([*starts, size])], None
+        return _ogg_parts(file, size), None
+    if head[:4] == b"fLaC":
+        return _parts(file, _flac_starts(file), size), None
+    if _mpeg_frame(head) and (files := _joined_mpeg_files(file, size)):
+        stops = [mpeg.start for mpeg in files[1:]] + [size]
+        seconds = sum(mpeg.seconds() for mpeg in files)
+        pairs = zip(files, stops, strict=True)
+        return [Part(file, mpeg.start, stop, endless=mpeg.declared is None) for mpeg, stop in pairs], seconds
+    parts = _parts(file, _sized_starts(file, size), size)
+    for part in parts:
+        _mend(part, head[:4])
+        part.seek(0)
+    return parts, None
+
+
+def _parts(file: Source, starts: list[int], size: int) -> list[Part]:
+    return [Part(file, start, stop) for start, stop in pairwise([*starts, size])]
 
 
 def _check_parts(number: int) -> None:
@@ -110,9 +119,9 @@ def _check_parts(number: int) -> None:
 
 
 def _without_lead(file: Source) -> Source:
-    """The file behind ID3 tags and, of an MP3 file, behind zeros."""
+    """The file behind tags and, of an MP3 file, behind zeros."""
     start = num_tags = 0
-    while tag := _id3_bytes(_head_at(file, start)):
+    while tag := _tag_bytes(_head_at(file, start)):
         start, num_tags = start + tag, num_tags + 1
         _check_parts(num_tags)
     if _head_at(file, start).startswith(bytes(4)) and _mpeg_frame(_head_at(file, start + _zero_bytes(file, start))):
@@ -122,7 +131,7 @@ def _without_lead(file: Source) -> Source:
 
 def _head_at(file: Source, place: int) -> bytes:
     file.seek(place)
-    return file.read(12)
+    return file.read(24)
 
 
 def _zero_bytes(file: Source, place: int) -> int:
@@ -136,64 +145,101 @@ def _zero_bytes(file: Source, place: int) -> int:
     return count
 
 
-def _id3_bytes(head: bytes) -> int:
-    """The length of the ID3 tag with this head; 0 where there is none."""
+def _tag_bytes(head: bytes) -> int:
+    """The length of the ID3 or APE tag with this head; 0 where there is none."""
+    if head[:8] == b"APETAGEX" and len(head) == 24:  # at the head of a tag or, without a bit of these, at its foot
+        return 32 + (int.from_bytes(head[12:16], "little") if head[23] & 0x20 else 0)
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
-def _mend_riff(file: Source, size: int) -> tuple[dict[int, bytes], float | None]:
-    """What to write over the head of a WAV file whose recorder never wrote its length; and the seconds of one that
-    holds more than it declares.
-    """
-    file.seek(0)
-    order = ">" if file.read(4) == b"RIFX" else "<"
-    bytes_per_second, data_size_64 = 0, None
-    for name, place, length, body in _riff_chunks(file, 12, size, order):
+def _sized_starts(file: Source, size: int) -> list[int]:
+    """Where each of the joined WAV, AIFF or AU files begins: the head of each says how long it is."""
+    starts = [0]
+    mark = _head_at(file, 0)[:4]
+    while starts[-1] + 12 <= size and (mark in AU_MARKS or mark in CHUNKED):
+        first, second = struct.unpack_from(f"{_order(mark)}4x2I", _head_at(file, starts[-1]))
+        place = starts[-1] + max(8, first + second if mark in AU_MARKS else 8 + first + first % 2)
+        if _head_at(file, place)[:4] != mark:
+            break
+        starts.append(place)
+        _check_parts(len(starts))
+    return starts
+
+
+def _order(mark: bytes) -> str:
+    """The order of the bytes in a file that begins so."""
+    return AU_MARKS[mark] if mark in AU_MARKS else CHUNKED[mark][1][0]
+
+
+def _mend(part: Part, mark: bytes) -> None:
+    """Writes over a head that libsndfile does not know, or whose recorder never wrote the length of the sound."""
+    if mark in CHUNKED:
+        _mend_chunks(part, mark)
+    if mark == b"BW64":  # the younger name
+        part.patches[0] = b"RF64"
+    if mark in AU_MARKS and part.size >= 12:  # nothing but sound follows the head
+        start, length = struct.unpack_from(f"{_order(mark)}4x2I", _head_at(part, 0))
+        part.patches = {8: b"\xff" * 4} if start + length < part.size else {}
+
+
+def _mend_chunks(part: Part, mark: bytes) -> None:
+    start, layout = CHUNKED[mark]
+    data_size_64 = None
+    for name, place, length, body in _chunks(part, start, part.size, layout):
         if name == b"ds64":
             data_size_64 = struct.unpack("<Q", body[8:16])[0]
-        elif name == b"fmt ":
-            bytes_per_second = struct.unpack(f"{order}I", body[8:12])[0]
-        elif name == b"data":
-            rest = size - place
-            if length == 0 and rest and not _are_chunks(file, place, size, order):
-                longest = struct.pack(f"{order}I", min(rest, 2**32 - 1))
-                return {4: longest, place - 4: longest}, None
-            if data_size_64 == 0 and length == 2**32 - 1:
-                return {20: struct.pack("<Q", size - 8), 28: struct.pack("<Q", rest)}, None
-            is_long = length < rest and not _are_chunks(file, place + length + length % 2, size, order)
-            if bytes_per_second and is_long:
-                return {}, rest / bytes_per_second
-            break
-    return {}, None
+        if name not in (b"data", b"SSND"):
+            continue
+        rest = part.size - place
+        if length == 2**32 - 1 and data_size_64 in (0, 2**64 - 1):
+            part.patches = {20: struct.pack("<Q", part.size - 8), 28: struct.pack("<Q", rest)}
+        elif mark == b"caff" and length in (-1, 0):
+            part.patches = {place - 8: struct.pack(">q", rest)}
+        elif length == 0 and rest and name == b"data" and not _are_chunks(part, place, layout):
+            longest = struct.pack(f"{layout[0]}I", min(rest, 2**32 - 1))
+            part.patches = {4: longest, place - 4: longest}
+        else:
+            length = data_size_64 if length == 2**32 - 1 and data_size_64 else length
+            if 0 < length < rest and not _are_chunks(part, place + _padded(length, layout), layout):
+                part.excess = rest / length
+        return
 
 
-def _riff_chunks(file: Source, place: int, size: int, order: str) -> Iterator[tuple[bytes, int, int, bytes]]:
-    """Name, place, declared length and first 16 bytes of each chunk."""
-    num_chunks = 0
-    while place + 8 <= size:
+def _chunks(file: Source, place: int, size: int, head: str) -> Iterator[tuple[bytes, int, int, bytes]]:
+    """Name, place, declared length and first 16 bytes of each chunk, whose head is packed so."""
+    num_chunks, head_bytes = 0, struct.calcsize(head)
+    while place + head_bytes <= size:
         num_chunks += 1
         _check_parts(num_chunks)
         file.seek(place)
-        name, length = struct.unpack(f"{order}4sI", file.read(8))
-        yield name, place + 8, length, file.read(16).ljust(16, b"\0")
-        place += 8 + length + length % 2
+        name, length = struct.unpack(head, file.read(head_bytes))
+        place += head_bytes
+        yield name, place, length, file.read(16).ljust(16, b"\0")
+        place += _padded(max(0, length), head)
 
 
-def _are_chunks(file: Source, place: int, size: int, order: str) -> bool:
+def _padded(length: int, head: str) -> int:
+    """How much room a chunk of this length takes: all but those of CAF begin at an even place."""
+    return length if head.endswith("q") else length + length % 2
+
+
+def _are_chunks(part: Part, place: int, layout: str) -> bool:
     """Whether what follows is chunks to the end, and no sound."""
     stop = place
-    for name, start, length, _ in _riff_chunks(file, place, size, order):
+    for name, start, length, _ in _chunks(part, place, part.size, layout):
         if not name.strip().isalnum():
             return False
+        if name == b"data":
+            raise UnreadableAudio("it has several chunks of sound.")
         stop = start + length
-    return size - 1 <= stop <= size
+    return part.size - 1 <= stop <= part.size
 
 
-def _ogg_starts(file: Source, size: int) -> list[int]:
-    """Where each of the recordings that are chained in an Ogg file begins."""
-    starts, place, in_heads = [], 0, False
+def _ogg_parts(file: Source, size: int) -> list[Part]:
+    """The recordings that are chained in an Ogg file; the last one is cut short if its last page is not its end."""
+    starts, place, in_heads, ends = [], 0, False, False
     while place < size:
         file.seek(place)
         head = file.read(27)
@@ -208,7 +254,10 @@ def _ogg_starts(file: Source, size: int) -> list[int]:
             _check_parts(len(starts))
         in_heads = begins
         place += 27 + head[26] + sum(file.read(head[26]))
-    return [0, *starts[1:]]
+        ends = bool(head[5] & 4) and place <= size
+    parts = _parts(file, [0, *starts[1:]], size)
+    parts[-1].is_cut = not ends
+    return parts
 
 
 def _flac_starts(file: Source) -> list[int]:
@@ -222,6 +271,18 @@ def _flac_starts(file: Source) -> list[int]:
             starts.append(place)
         place += 4
     return starts
+
+
+def has_more_frames(flac: Part) -> bool:
+    """Whether frames follow what was read of a FLAC file: they begin as its first one does."""
+    place, first, head = flac.place, 4, b"fLaC"
+    while len(head) == 4 and not head[0] & 0x80:  # the last block in front of the frames
+        flac.seek(first)
+        head = flac.read(4)
+        first += 4 + int.from_bytes(head[1:], "big")
+    flac.seek(first)
+    mark = flac.read(3)
+    return len(mark) == 3 and _find(flac, mark, place) >= 0
 
 
 def _find(file: Source, mark: bytes, place: int) -> int:
@@ -261,7 +322,7 @@ def _mpeg_frames(file: Source, size: int) -> Iterator[tuple[int, MpegFrame]]:
             yield place, frame
             place, in_step = place + frame[0], True
             continue
-        tag = _id3_bytes(_head_at(file, place))
+        tag = _tag_bytes(_head_at(file, place))
         num_false += bool(frame or tag)
         _check_parts(num_false)
         place += tag or _bytes_to_sync(file, place)
@@ -276,7 +337,7 @@ def _bytes_to_sync(file: Source, place: int) -> int:
     """How far it is to what may be the next frame or tag."""
     file.seek(place + 1)
     chunk = file.read(1024)
-    found = re.search(rb"\xff[\xe2-\xff][\x10-\xef]|ID3", chunk)
+    found = re.search(rb"\xff[\xe2-\xff][\x10-\xef]|ID3|APETAGEX", chunk)
     return 1 + (found.start() if found else max(0, len(chunk) - 2))
 
 
