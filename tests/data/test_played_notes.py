@@ -9,16 +9,8 @@ import pytest
 import soundfile
 
 import free_sounds
-from hear_hf.data.played_notes import (
-    DRUMS,
-    KINDS,
-    Musician,
-    Note,
-    PlayedNotesArguments,
-    draw_music,
-    midi_file,
-    play_notes,
-)
+from hear_hf.data.fluidsynth import DRUMS, Note, midi_file
+from hear_hf.data.played_notes import KINDS, Musician, PlayedNotesArguments, draw_music, play_notes
 from helpers import write_tone
 
 # Plays a tone whatever the score says, and writes it where it is told to.
